@@ -1,0 +1,54 @@
+"""The `bitwright` command. Exit status: 0 success, 2 a user's mistake (one line on standard error), 130 interrupted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": "search, train and evaluate on data that is already here, in under five minutes",
+    "search": "search for an architecture",
+    "train": "train an architecture from scratch",
+    "evaluate": "test accuracy and costs of a trained network",
+    "show": "draw and describe an architecture",
+    "data": "list, check or download data sets",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0 if given else 2
+    if given[0] in ("-V", "--version"):
+        from ..version import VERSION
+
+        print(f"bitwright {VERSION}")
+        return 0
+    if given[0] not in COMMANDS:
+        print(f"bitwright: no command {given[0]!r}: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+
+    from ..errors import BitwrightError
+    from . import commands
+
+    try:
+        getattr(commands, given[0])(given[1:])
+    except BitwrightError as error:
+        print(f"bitwright {given[0]}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"bitwright {given[0]}: {what}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"bitwright {given[0]}: interrupted; the same command with --resume goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _usage() -> str:
+    lines = ["usage: bitwright COMMAND [options]", "", "Quantized neural architecture search.", ""]
+    lines += [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
+    return "\n".join([*lines, "", "`bitwright COMMAND --help` lists a command's options."])

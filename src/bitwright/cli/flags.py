@@ -1,0 +1,127 @@
+"""Short options and the flags of the original ENAS programs, in terms of the options of an experiment.
+
+The original programs have one set of `child_` flags, which mean the shared weights in a search and the network in a
+training. Flags that name nothing here (replicas, data formats, log intervals) are not accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ..errors import ConfigError
+
+SHORT = {"--data": "--dataset.root", "--space": "--space.name", "--strategy": "--strategy.name"}
+
+
+class Flag(NamedTuple):
+    """search, train: the option it stands for in either command, or None. convert: its value in our terms."""
+
+    search: str | None
+    train: str | None
+    convert: Callable[[str], str] = str
+
+
+def _complement(text: str) -> str:
+    return f"{1 - float(text):.10g}"
+
+
+def _doubled(text: str) -> str:
+    return f"{2 * float(text):.10g}"
+
+
+def _plus_two(text: str) -> str:
+    return str(int(text) + 2)
+
+
+def _truth(text: str) -> str:
+    return "true" if text.lower() in ("true", "1", "t", "yes") else "false"
+
+
+def _cosine(text: str) -> str:
+    return "cosine_restarts" if _truth(text) == "true" else "constant"
+
+
+ORIGINAL = {
+    "num_epochs": Flag("supernet.epochs", "training.epochs"),
+    "batch_size": Flag("supernet.batch", "training.batch"),
+    "child_lr": Flag("supernet.lr", "training.lr"),
+    "child_lr_max": Flag("supernet.lr", "training.lr"),
+    "child_lr_min": Flag("supernet.lr_min", "training.lr_min"),
+    "child_lr_T_0": Flag("supernet.restart_period", "training.restart_period"),
+    "child_lr_T_mul": Flag("supernet.restart_factor", "training.restart_factor"),
+    "child_lr_cosine": Flag("supernet.schedule", "training.schedule", _cosine),
+    "child_l2_reg": Flag("supernet.weight_decay", "training.weight_decay", _doubled),
+    "child_grad_bound": Flag("supernet.clip_norm", "training.clip_norm"),
+    "child_cutout_size": Flag("supernet.cutout", "training.cutout"),
+    "child_num_layers": Flag("space.cells", "final.cells", _plus_two),
+    "child_num_cells": Flag("space.nodes", None),
+    "child_out_filters": Flag("space.filters", "final.filters"),
+    "child_keep_prob": Flag("space.dropout", "final.dropout", _complement),
+    "child_drop_path_keep_prob": Flag(None, "training.drop_path", _complement),
+    "child_use_aux_heads": Flag("space.auxiliary", "final.auxiliary", _truth),
+    "controller_lr": Flag("strategy.learning_rate", None),
+    "controller_bl_dec": Flag("strategy.baseline_decay", None),
+    "controller_tanh_constant": Flag("strategy.tanh_constant", None),
+    "controller_op_tanh_reduce": Flag("strategy.op_tanh_reduce", None),
+    "controller_temperature": Flag("strategy.temperature", None),
+    "controller_entropy_weight": Flag("strategy.entropy_weight", None),
+    "controller_train_every": Flag("search.round_epochs", None),
+    "controller_train_steps": Flag("search.updates", None),
+    "controller_num_aggregate": Flag("search.batch", None),
+}
+RENAMED = {"child_fixed_arc": "--arch", "fixed_arc": "--arch", "fixed-arc": "--arch", "output_dir": "--out"}
+SWITCHES = {"child_lr_cosine", "child_use_aux_heads"}
+
+
+def translate(arguments: Sequence[str], command: str) -> list[str]:
+    """`arguments` with short options and original flags in terms of the options there are."""
+    translated: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        name = option.lstrip("-")
+        if not word.startswith("-"):
+            translated.append(word)
+        elif option == "--dataset":
+            translated += _dataset(value if equals else _value(rest, option))
+        elif option in SHORT:
+            translated += [SHORT[option], value if equals else _value(rest, option)]
+        elif name in RENAMED:
+            translated += [RENAMED[name], value if equals else _value(rest, option)]
+        elif name in SWITCHES or name.removeprefix("no") in SWITCHES:
+            name, truth = name.removeprefix("no"), "false" if name.startswith("no") else "true"
+            if not equals and rest and rest[0].lower() in ("true", "false"):
+                truth = rest.pop(0)
+            translated += _original(name, value if equals else truth, command)
+        elif name in ORIGINAL:
+            translated += _original(name, value if equals else _value(rest, option), command)
+        else:
+            translated.append(word)
+    return translated
+
+
+def _original(name: str, value: str, command: str) -> list[str]:
+    flag = ORIGINAL[name]
+    option = flag.train if command == "train" else flag.search
+    if option is None:
+        raise ConfigError(f"--{name} means nothing in `{command}`")
+    try:
+        converted = flag.convert(value)
+    except ValueError:
+        raise ConfigError(f"--{name} takes a number, got {value!r}") from None
+    return [f"--{option}", converted]
+
+
+def _dataset(name: str) -> list[str]:
+    kind, colon, path = name.partition(":")
+    if colon and kind == "folder":
+        return ["--dataset.name", "image_folder", "--dataset.root", path]
+    return ["--dataset.name", name]
+
+
+def _value(rest: list[str], option: str) -> str:
+    if not rest:
+        raise ConfigError(f"{option} wants a value")
+    return rest.pop(0)

@@ -1,0 +1,161 @@
+"""The data-set contract: three disjoint parts of labelled images.
+
+Each file of this folder is one data set and holds `load(root, ...) -> Dataset`. Images stay uint8; what a network
+subtracts and divides by comes from the training part alone.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import socket
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, DataError
+
+CONNECT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Images:
+    """pixels: uint8 (N, H, W, C). labels: int64 (N,)."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice | Tensor) -> Images:
+        return Images(self.pixels[rows], self.labels[rows])
+
+    def to(self, device: torch.device) -> Images:
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+    def batch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Unaugmented images (B, C, H, W), as a view in channels-last memory, and their labels."""
+        return self.pixels[rows].permute(0, 3, 1, 2), self.labels[rows]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """train, validation and test hold different images."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Images
+    validation: Images
+    test: Images
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        _, height, width, channels = self.train.pixels.shape
+        return channels, height, width
+
+    @cached_property
+    def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the training images per channel, in units of 0 to 255."""
+        counts = torch.stack(
+            [torch.bincount(c.flatten(), minlength=256) for c in self.train.pixels.unbind(-1)]
+        ).double()
+        values, total = torch.arange(256, dtype=torch.float64), counts.sum(1)
+        mean = (counts * values).sum(1) / total
+        deviation = ((counts * values**2).sum(1) / total - mean**2).clamp_min(0).sqrt().clamp_min(1.0)
+        return tuple(mean.tolist()), tuple(deviation.tolist())
+
+    def to(self, device: torch.device) -> Dataset:
+        return Dataset(self.name, self.classes, self.train.to(device), self.validation.to(device), self.test.to(device))
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A published file and what it must hash to."""
+
+    url: str
+    md5: str
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+
+def hold_out(images: Images, count: int, *, name: str) -> tuple[Images, Images]:
+    """All but the last `count` images, and these."""
+    if not 0 < count < len(images):
+        raise ConfigError(
+            f"{name}: validation takes 1 to {len(images) - 1} of the {len(images)} training images, got {count}"
+        )
+    return images[:-count], images[-count:]
+
+
+def split(images: Images, parts: Sequence[float], seed: int = 0) -> list[Images]:
+    """Disjoint random parts of the given fractions (the first takes the rest), each with its share of every class."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    chosen: list[list[Tensor]] = [[] for _ in parts]
+    for label in images.labels.unique():
+        rows = order[images.labels[order] == label]
+        ends = np.cumsum([round(fraction * len(rows)) for fraction in parts[1:]]).tolist()
+        starts = [0, *ends[:-1]] if ends else []
+        for part, (start, end) in enumerate(zip(starts, ends, strict=True), start=1):
+            chosen[part].append(rows[start:end])
+        chosen[0].append(rows[ends[-1] if ends else 0 :])
+    return [images[torch.cat(rows).sort().values] for rows in chosen]
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes, unpacked if it is gzipped; DataError names a file that is truncated or corrupt."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is truncated or corrupt ({error})") from None
+
+
+def locate(root: Path, candidates: Sequence[str]) -> Path | None:
+    """The first of the relative paths that exists below `root`."""
+    for candidate in candidates:
+        if (root / candidate).exists():
+            return root / candidate
+    return None
+
+
+def download(files: Sequence[RemoteFile], folder: Path, *, name: str) -> None:
+    """Fetch what is missing in `folder`. DataError says what to put where if there is no network."""
+    for file in files:
+        target = folder / file.name
+        if target.exists():
+            continue
+        wanted = ", ".join(f.name for f in files)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with urllib.request.urlopen(file.url, timeout=CONNECT_SECONDS) as response:
+                content: bytes = response.read()
+        except (TimeoutError, urllib.error.URLError, ConnectionError) as error:
+            reason = getattr(error, "reason", error)
+            raise DataError(
+                f"{name} is not in {folder} and {file.url} cannot be reached ({reason});"
+                f" put {wanted} into {folder}, or name their folder with --data"
+            ) from None
+        except OSError as error:
+            raise DataError(f"{name}: cannot write to {folder}: {error.strerror}") from None
+        if hashlib.md5(content).hexdigest() != file.md5:
+            raise DataError(f"{file.url} arrived with a wrong checksum; nothing was kept, try again")
+        part = target.with_suffix(target.suffix + ".part")
+        part.write_bytes(content)
+        part.replace(target)

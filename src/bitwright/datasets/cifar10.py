@@ -1,0 +1,132 @@
+"""CIFAR-10 (Krizhevsky 2009): 32x32 colour images, 45,000 to train, the last 5,000 of the training files to validate."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import DataError
+from . import Dataset, Images, RemoteFile, download, hold_out, read_bytes
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FILES = (RemoteFile("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),)
+PYTHON, BINARY = "cifar-10-batches-py", "cifar-10-batches-bin"
+
+
+def load(root: Path, validation: int = 5000) -> Dataset:
+    """root: a folder with, or itself, the official python or binary batches, or the parquet files of the hubs."""
+    train, test = _read(root)
+    kept, held_out = hold_out(train, validation, name="cifar10")
+    return Dataset("cifar10", CLASSES, kept, held_out, test)
+
+
+def _read(root: Path) -> tuple[Images, Images]:
+    for place in (
+        root,
+        root / "cifar10",
+        root / BINARY,
+        root / PYTHON,
+        root / "cifar10" / BINARY,
+        root / "cifar10" / PYTHON,
+    ):
+        if (place / "data_batch_1.bin").exists():
+            batches = [_binary_batch(place / f"data_batch_{i}.bin") for i in range(1, 6)]
+            return _joined(batches), _binary_batch(place / "test_batch.bin")
+        if (place / "data_batch_1").exists():
+            batches = [_python_batch(place / f"data_batch_{i}") for i in range(1, 6)]
+            return _joined(batches), _python_batch(place / "test_batch")
+        train, test = sorted(place.glob("**/train*.parquet")), sorted(place.glob("**/test*.parquet"))
+        if train and test:
+            return _joined([_parquet(path) for path in train]), _joined([_parquet(path) for path in test])
+    folder = root / "cifar10"
+    download(FILES, folder, name="cifar10")
+    try:
+        with tarfile.open(folder / FILES[0].name) as archive:
+            archive.extractall(folder, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{folder / FILES[0].name} is truncated or corrupt ({error})") from None
+    return _read(folder)
+
+
+def _joined(parts: list[Images]) -> Images:
+    return Images(torch.cat([p.pixels for p in parts]), torch.cat([p.labels for p in parts]))
+
+
+def _images(path: Path, rows: np.ndarray, labels: np.ndarray) -> Images:
+    """rows: (N, 3072) bytes, red, green and blue planes one after the other."""
+    if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3072 or len(rows) != len(labels):
+        raise DataError(f"{path} is truncated or corrupt: it holds {rows.shape} {rows.dtype} and {len(labels)} labels")
+    if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(CLASSES):
+        raise DataError(f"{path} is truncated or corrupt: labels are 0 to 9")
+    pixels = torch.from_numpy(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).copy())
+    return Images(pixels, torch.from_numpy(labels.astype(np.int64)))
+
+
+def _binary_batch(path: Path) -> Images:
+    raw = np.frombuffer(read_bytes(path), np.uint8)
+    if len(raw) == 0 or len(raw) % 3073:
+        raise DataError(f"{path} is truncated or corrupt: {len(raw)} bytes are not a multiple of 3,073")
+    records = raw.reshape(-1, 3073)
+    return _images(path, records[:, 1:], records[:, 0])
+
+
+def _python_batch(path: Path) -> Images:
+    raw = read_bytes(path)
+    try:
+        content = _ArrayUnpickler(io.BytesIO(raw)).load()
+        rows, labels = content[b"data"], content[b"labels"]
+        return _images(path, np.asarray(rows), np.asarray(labels))
+    except DataError:
+        raise
+    except Exception as error:  # a damaged pickle stream can raise almost anything
+        raise DataError(f"{path} is truncated or corrupt ({type(error).__name__}: {error})") from None
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles numbers, strings, containers and numpy arrays, and refuses everything else."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, encoding="bytes")
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed: dict[tuple[str, str], Callable[..., Any]] = {
+            ("numpy.core.multiarray", "_reconstruct"): np.empty((0,), np.uint8).__reduce__()[0],  # type: ignore[dict-item]
+            ("numpy._core.multiarray", "_reconstruct"): np.empty((0,), np.uint8).__reduce__()[0],  # type: ignore[dict-item]
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} does not belong in a CIFAR-10 batch")
+        return allowed[module, name]
+
+
+def _parquet(path: Path) -> Images:
+    import pyarrow
+    import pyarrow.parquet
+
+    from .image_folder import decode
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+        names = set(table.column_names)
+        image, label = (
+            next(n for n in ("img", "image") if n in names),
+            next(n for n in ("label", "labels") if n in names),
+        )
+        encoded = [cell["bytes"] if isinstance(cell, dict) else cell for cell in table.column(image).to_pylist()]
+        labels = np.asarray(table.column(label).to_pylist())
+    except (pyarrow.ArrowException, OSError, StopIteration, KeyError) as error:
+        raise DataError(
+            f"{path} is no readable parquet table of images and labels ({type(error).__name__}: {error})"
+        ) from None
+    pixels = np.stack([decode(io.BytesIO(content), f"{path} row {row}", "RGB") for row, content in enumerate(encoded)])
+    if pixels.shape[1:] != (32, 32, 3):
+        raise DataError(f"{path} holds images of {pixels.shape[1:]}, CIFAR-10's are (32, 32, 3)")
+    return _images(path, pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1), labels)

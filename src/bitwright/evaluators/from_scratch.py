@@ -1,0 +1,56 @@
+"""Training each architecture by itself: slow, and what every cheaper evaluator is compared with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..architecture import Architecture
+from ..costs import CostModel
+from ..datasets import Dataset
+from ..journal import Journal
+from ..spaces import SearchSpace
+from ..train.fit import fit
+from ..train.recipe import Recipe
+from ..trial import Measurement
+from . import Evaluator
+
+
+class FromScratch(Evaluator):
+    def __init__(
+        self,
+        space: SearchSpace,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        costs: Mapping[str, CostModel] | None = None,
+        seed: int = 0,
+        journal: Journal | None = None,
+        save_in: Path | None = None,
+    ) -> None:
+        """save_in: a folder with a checkpoint per architecture, from which an interrupted evaluation goes on."""
+        self.space, self.dataset, self.recipe, self.seed = space, dataset, recipe, seed
+        self.costs = dict(costs or {})
+        self.journal = journal or Journal()
+        self.save_in = save_in
+
+    def evaluate(self, architectures: Sequence[Architecture]) -> list[Measurement]:
+        """Best validation accuracy over the epochs of the recipe."""
+        measurements = []
+        for number, architecture in enumerate(architectures, start=1):
+            began = time.monotonic()
+            network = self.space.network(architecture)
+            name = "-".join(map(str, architecture.choices))
+            fitted = fit(
+                network,
+                self.dataset,
+                self.recipe,
+                seed=self.seed,
+                journal=self.journal.muted(),
+                save_to=None if self.save_in is None else self.save_in / f"{name}.pt",
+                title=f"stand-alone {number}/{len(architectures)}",
+            )
+            costs = {key: cost(network.trunk).total for key, cost in self.costs.items()}
+            measurements.append(Measurement(fitted.validation_accuracy, time.monotonic() - began, costs))
+        return measurements

@@ -1,0 +1,441 @@
+"""Running a `Network` in PyTorch, on one store of weights.
+
+Convolutions and products run on integer codes and multiply by the scales last, so that outside training every
+accumulator is an exact integer (in float32 below 2**24, in float64 beyond).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import assert_never
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import InvalidNetwork
+from .kernels import average_pool2d, depthwise_conv2d, sum_pool2d
+from .network import (
+    Activation,
+    Add,
+    AveragePool2d,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    DepthwiseConv2d,
+    Dropout,
+    DropPath,
+    GlobalSumPool,
+    Input,
+    Linear,
+    MaxPool2d,
+    Network,
+    Shift2d,
+    SumPool2d,
+    WeightShape,
+    same_padding,
+)
+from .quantizers import Fans, Quantized, Quantizer, Scale, quantize, saturate, straight_through
+
+EXACT_IN_FLOAT32 = 2**24  # integers below it are exact, and so is any sum whose partial sums stay below it
+LEARNED_RANGE = 4.0  # a learned activation scale starts with its highest code at this many standard deviations
+
+
+@dataclass(frozen=True)
+class Latent:
+    """What the optimiser must know of a trained tensor that a quantizer rounds."""
+
+    quantizer: Quantizer
+    fans: Fans
+
+
+class Weights(nn.Module):
+    """Trained tensors by name.
+
+    A fresh store trains one network. A store to which many networks are added is a weight-sharing supernet: nodes
+    with the same key share their tensors. A `shared` store keeps no running statistics; its batch normalisation
+    always uses those of the batch, because running ones would mix architectures.
+
+    Every tensor starts from a random stream of its own, made from `seed` and its name, so that what a tensor starts
+    as does not depend on which networks were added before.
+    """
+
+    def __init__(self, networks: Iterable[Network] = (), *, seed: int = 0, shared: bool = False) -> None:
+        super().__init__()
+        self.seed = seed
+        self.shared = shared
+        self.latents: dict[str, Latent] = {}
+        for network in networks:
+            self.add(network)
+
+    def add(self, network: Network) -> None:
+        """Create the tensors of `network` that the store does not have yet."""
+        for position, node in enumerate(network.nodes):
+            shape = network.shapes[position]
+            match node.op:
+                case Conv2d(weight=quantizer) | DepthwiseConv2d(weight=quantizer):
+                    for each in network.weights(position):
+                        self._add_weight(each, quantizer, gain=2.0)
+                    self._add_scale(node.key, quantizer, [self[w.name] for w in network.weights(position)])
+                case Linear(weight=quantizer):
+                    for each in network.weights(position):
+                        self._add_weight(each, quantizer, gain=1.0)
+                    self._add_scale(node.key, quantizer, [self[w.name] for w in network.weights(position)])
+                case BatchNorm(activation=quantizer):
+                    if f"{node.key}/gain" not in self._parameters:
+                        self.register_parameter(f"{node.key}/gain", nn.Parameter(torch.ones(shape[0])))
+                        self.register_parameter(f"{node.key}/offset", nn.Parameter(torch.zeros(shape[0])))
+                        if not self.shared:
+                            self.register_buffer(f"{node.key}/mean", torch.zeros(shape[0]))
+                            self.register_buffer(f"{node.key}/variance", torch.ones(shape[0]))
+                    self._add_scale(node.key, quantizer, [])
+                case Activation(quantizer=quantizer):
+                    self._add_scale(node.key, quantizer, [])
+                case _:
+                    pass
+
+    def _add_weight(self, weight: WeightShape, quantizer: Quantizer, gain: float) -> None:
+        if weight.name in self._parameters:
+            if self[weight.name].shape != weight.shape:
+                raise InvalidNetwork(
+                    f"{weight.name} has shape {tuple(self[weight.name].shape)}, a network wants {weight.shape}"
+                )
+            return
+        generator = torch.Generator().manual_seed(_stream(self.seed, weight.name))
+        bound = quantizer.latent_bound(weight.fans)
+        if bound is not None:
+            values = torch.rand(weight.shape, generator=generator).mul_(2 * bound).sub_(bound)
+        else:  # He et al. 2015, arXiv:1502.01852
+            values = torch.randn(weight.shape, generator=generator).mul_((gain / weight.fans.fan_in) ** 0.5)
+        self.register_parameter(weight.name, nn.Parameter(values))
+        if quantizer.levels is not None:
+            self.latents[weight.name] = Latent(quantizer, weight.fans)
+
+    def _add_scale(self, key: str, quantizer: Quantizer, latents: Sequence[Tensor]) -> None:
+        levels = quantizer.levels
+        if levels is None:
+            return
+        if quantizer.learns_scale:
+            name = f"{key}/log2_scale"
+            if name not in self._parameters:
+                start = quantizer.scale(_joined(latents), None) if latents else LEARNED_RANGE / levels.highest
+                self.register_parameter(name, nn.Parameter(torch.as_tensor(start, dtype=torch.float32).detach().log2()))
+        elif not latents and not isinstance(quantizer.scale(torch.zeros(1), None), float):
+            if f"{key}/max_abs" not in self._buffers:
+                self.register_buffer(f"{key}/max_abs", torch.tensor(LEARNED_RANGE))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The latent tensor of that name."""
+        tensor = self._parameters.get(name)
+        if tensor is None:
+            raise InvalidNetwork(f"the weights hold no tensor {name!r}; add the network to them first")
+        return tensor
+
+    def statistics(self, key: str) -> tuple[Tensor, Tensor] | None:
+        """Running (mean, variance) of a batch normalisation, or None in a shared store."""
+        mean, variance = self._buffers.get(f"{key}/mean"), self._buffers.get(f"{key}/variance")
+        return None if mean is None or variance is None else (mean, variance)
+
+    def running_max(self, key: str) -> Tensor:
+        running = self._buffers[f"{key}/max_abs"]
+        assert running is not None
+        return running
+
+
+def tensor_names(network: Network) -> list[str]:
+    """The names of the trained tensors that `network` uses, each once."""
+    names: dict[str, None] = {}
+    for position, node in enumerate(network.nodes):
+        match node.op:
+            case Conv2d(weight=quantizer) | DepthwiseConv2d(weight=quantizer) | Linear(weight=quantizer):
+                names.update(dict.fromkeys(w.name for w in network.weights(position)))
+            case BatchNorm(activation=quantizer):
+                names[f"{node.key}/gain"] = names[f"{node.key}/offset"] = None
+            case Activation(quantizer=quantizer):
+                pass
+            case _:
+                continue
+        if quantizer.learns_scale:
+            names[f"{node.key}/log2_scale"] = None
+    return list(names)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training step does that evaluation does not.
+
+    generator: draws of dropout and stochastic quantizers; None leaves all of them out, as calibration does.
+    drop_path: the run's drop-path rate, which every DropPath node scales by its own.
+    momentum: the part of the running statistics that this batch replaces.
+    """
+
+    generator: torch.Generator | None = None
+    drop_path: float = 0.0
+    momentum: float = 0.1
+
+
+def forward(
+    network: Network,
+    weights: Weights,
+    x: Tensor,
+    *,
+    training: Training | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor | None]:
+    """Logits (N, classes) of uint8 images x: (N, C, H, W), and in training the auxiliary logits if there are any.
+
+    dtype: of the convolutions. bfloat16 holds codes of up to 8 bits exactly, but not their accumulators.
+    """
+    if training is None:
+        network = network.trunk
+    values = run(network, weights, x, training=training, dtype=dtype, keep=False)
+    auxiliary = None if network.auxiliary is None else values[network.auxiliary]
+    logits = values[-1]
+    assert logits is not None
+    return logits.real.float(), None if auxiliary is None else auxiliary.real.float()
+
+
+def run(
+    network: Network,
+    weights: Weights,
+    x: Tensor,
+    *,
+    training: Training | None = None,
+    dtype: torch.dtype = torch.float32,
+    keep: bool = True,
+) -> list[Quantized | None]:
+    """The value of every node; without `keep` only of the outputs (the others are None and their memory is free)."""
+    values: list[Quantized | None] = []
+    joined: dict[tuple[int, ...], Quantized] = {}  # the output of a cell, which the next two cells concatenate
+    doomed: dict[int, list[int]] = {}
+    if not keep:
+        for position, last in enumerate(network.last_use):
+            if position != network.auxiliary and position != len(network.nodes) - 1:
+                doomed.setdefault(last, []).append(position)
+    for position, node in enumerate(network.nodes):
+        inputs = [value for i in node.inputs if (value := values[i]) is not None]
+        if len(inputs) > 1 and isinstance(node.op, (Concat, Conv2d, Linear)):
+            if node.inputs not in joined:
+                joined[node.inputs] = _concat(inputs)
+            inputs = [joined[node.inputs]]
+        values.append(_run_node(network, position, weights, inputs, x, training, dtype))
+        for i in doomed.get(position, ()):
+            values[i] = None
+            for key in [key for key in joined if i in key]:
+                del joined[key]
+    return values
+
+
+def _run_node(
+    network: Network,
+    position: int,
+    weights: Weights,
+    inputs: list[Quantized],
+    x: Tensor,
+    training: Training | None,
+    dtype: torch.dtype,
+) -> Quantized:
+    node = network.nodes[position]
+    generator = None if training is None else training.generator
+    match node.op:
+        case Input(offset=offset, scale=scale) as op:
+            centred = x.float() - _channelwise(offset, x.device)
+            if op.is_integer:
+                return Quantized(centred.to(dtype), scale[0])
+            return Quantized(centred.mul_(_channelwise(scale, x.device)).to(dtype), 1.0)
+        case Conv2d(kernel=kernel, weight=quantizer, stride=stride):
+            (a,) = inputs
+            w = _weight(network, position, weights, quantizer, training)
+            codes, padding = _padded(_widened(network, position, a.codes, training), kernel, stride)
+            result = F.conv2d(codes, w.codes.to(codes.dtype), stride=stride, padding=padding)
+            return Quantized(result.to(a.codes.dtype), _product(a.scale, w.scale))
+        case DepthwiseConv2d(kernel=kernel, weight=quantizer, stride=stride):
+            (a,) = inputs
+            w = _weight(network, position, weights, quantizer, training)
+            codes, padding = _padded(_widened(network, position, a.codes, training), kernel, stride)
+            result = depthwise_conv2d(codes, w.codes.to(codes.dtype), stride, padding)
+            return Quantized(result.to(a.codes.dtype), _product(a.scale, w.scale))
+        case Linear(weight=quantizer):
+            (a,) = inputs
+            w = _weight(network, position, weights, quantizer, training)
+            codes = _widened(network, position, a.codes.float(), training)
+            return Quantized(F.linear(codes, w.codes.to(codes.dtype)), _product(a.scale, w.scale))
+        case BatchNorm(activation=quantizer, epsilon=epsilon):
+            return _batch_norm(node.key, weights, inputs[0].codes, quantizer, epsilon, training)
+        case Activation(quantizer=quantizer):
+            (a,) = inputs
+            if quantizer.levels is None:
+                return Quantized(quantizer.codes(a.real), 1.0)
+            scale = _activation_scale(node.key, weights, quantizer, a.real, training)
+            if isinstance(scale, float) and isinstance(a.scale, float):
+                units = a.codes if scale == a.scale else a.codes * (a.scale / scale)
+                return Quantized(
+                    straight_through(quantizer, units, training=generator is not None, generator=generator), scale
+                )
+            return quantize(quantizer, a.real, scale, training=generator is not None, generator=generator)
+        case MaxPool2d(kernel=kernel, stride=stride):
+            (a,) = inputs
+            codes, padding = _padded(a.codes, kernel, stride, value=-torch.inf)
+            return Quantized(F.max_pool2d(codes, kernel, stride, padding), a.scale)
+        case AveragePool2d(kernel=kernel, stride=stride, padding="valid"):
+            (a,) = inputs
+            return Quantized(average_pool2d(a.codes, kernel, stride), a.scale)
+        case AveragePool2d(kernel=kernel, stride=stride):
+            (a,) = inputs
+            codes, padding = _padded(a.codes, kernel, stride)
+            if codes is a.codes:
+                return Quantized(average_pool2d(codes, kernel, stride, padding), a.scale)
+            counts, _ = _padded(a.codes.new_ones((1, 1, *a.codes.shape[2:])), kernel, stride)
+            return Quantized(sum_pool2d(codes, kernel, stride) / sum_pool2d(counts, kernel, stride), a.scale)
+        case SumPool2d(kernel=kernel, stride=stride):
+            (a,) = inputs
+            codes, padding = _padded(a.codes, kernel, stride)
+            return Quantized(sum_pool2d(codes, kernel, stride, padding), _product(a.scale, 1 / kernel**2))
+        case GlobalSumPool():
+            (a,) = inputs
+            _, _, height, width = a.codes.shape
+            codes = _widened(network, position, a.codes.float(), training)
+            return Quantized(codes.sum((2, 3)), _product(a.scale, 1 / (height * width)))
+        case Add(saturate=levels):
+            left, right = inputs
+            if not _same(left.scale, right.scale):
+                left, right = Quantized(left.real, 1.0), Quantized(right.real, 1.0)
+            codes = left.codes + right.codes
+            return Quantized(codes if levels is None else saturate(codes, levels), left.scale)
+        case Concat():
+            return inputs[0]
+        case Shift2d():
+            (a,) = inputs
+            return Quantized(F.pad(a.codes[:, :, 1:, 1:], (0, 1, 0, 1)), a.scale)
+        case DropPath(rate=rate):
+            (a,) = inputs
+            dropped = rate * (0.0 if training is None else training.drop_path)
+            if generator is None or dropped == 0.0:
+                return a
+            kept = torch.rand((len(a.codes), 1, 1, 1), generator=generator, device=a.codes.device) >= dropped
+            return Quantized(a.codes * kept.to(a.codes.dtype).div_(1 - dropped), a.scale)
+        case Dropout(rate=rate):
+            (a,) = inputs
+            if generator is None or rate == 0.0:
+                return a
+            kept = torch.rand(a.codes.shape, generator=generator, device=a.codes.device) >= rate
+            return Quantized(a.codes * kept.to(a.codes.dtype).div_(1 - rate), a.scale)
+        case _:
+            assert_never(node.op)
+
+
+def _batch_norm(
+    key: str, weights: Weights, codes: Tensor, quantizer: Quantizer, epsilon: float, training: Training | None
+) -> Quantized:
+    gain, offset = weights[f"{key}/gain"], weights[f"{key}/offset"]
+    scale: Scale = 1.0
+    if quantizer.levels is not None and not quantizer.learns_scale:
+        fixed = quantizer.scale(codes.new_zeros(1), None)
+        if isinstance(fixed, float):  # the normalisation then gives code units at no cost
+            scale = fixed
+            if scale != 1.0:
+                gain, offset = gain / scale, offset / scale
+    statistics = weights.statistics(key)
+    if training is None and statistics is not None:
+        normal = F.batch_norm(codes, *statistics, gain, offset, False, 0.0, epsilon)
+    else:
+        momentum = 0.0 if training is None else training.momentum
+        mean, variance = statistics or (None, None)
+        normal = F.batch_norm(codes, mean, variance, gain, offset, True, momentum, epsilon)
+    generator = None if training is None else training.generator
+    if quantizer.levels is None:
+        return Quantized(quantizer.codes(normal), 1.0)
+    if quantizer.learns_scale or f"{key}/max_abs" in weights._buffers:
+        scale = _activation_scale(key, weights, quantizer, normal, training)
+        return quantize(quantizer, normal, scale, training=generator is not None, generator=generator)
+    return Quantized(straight_through(quantizer, normal, training=generator is not None, generator=generator), scale)
+
+
+def _weight(
+    network: Network, position: int, weights: Weights, quantizer: Quantizer, training: Training | None
+) -> Quantized:
+    """Codes of a node's weights in float32, and their scale shaped to multiply the output."""
+    shapes = network.weights(position)
+    latent = _joined([weights[w.name] for w in shapes])
+    if quantizer.levels is None:
+        return Quantized(latent, 1.0)
+    scale: Scale
+    if quantizer.learns_scale:
+        scale = _tamed(weights[f"{network.nodes[position].key}/log2_scale"], latent.numel(), quantizer).exp2()
+    else:
+        scale = quantizer.scale(latent, shapes[0].fans)
+    generator = None if training is None else training.generator
+    codes, scale = quantize(quantizer, latent, scale, training=generator is not None, generator=generator)
+    if not isinstance(scale, float) and scale.dim() > 1:
+        scale = scale.reshape(1, -1, 1, 1) if latent.dim() == 4 else scale.reshape(1, -1)
+    return Quantized(codes, scale)
+
+
+def _activation_scale(key: str, weights: Weights, quantizer: Quantizer, x: Tensor, training: Training | None) -> Scale:
+    if quantizer.learns_scale:
+        return _tamed(weights[f"{key}/log2_scale"], x.numel(), quantizer).exp2()
+    fixed = quantizer.scale(x.new_zeros(1), None)
+    if isinstance(fixed, float):
+        return fixed
+    running = weights.running_max(key)
+    if training is None:
+        return quantizer.scale(running, None)
+    with torch.no_grad():
+        running.lerp_(torch.linalg.vector_norm(x.detach(), float("inf")).float(), training.momentum)
+    return quantizer.scale(x, None)
+
+
+def _tamed(parameter: Tensor, count: int, quantizer: Quantizer) -> Tensor:
+    """The parameter with its gradient scaled down: it sums over all it scales (Esser et al. 2020, LSQ, section 2.2)."""
+    assert quantizer.levels is not None
+    tame = (max(count, 1) * quantizer.levels.highest) ** -0.5
+    return parameter * tame + (parameter * (1 - tame)).detach()
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """The weight blocks of one convolution, side by side along the input channels."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim=1)
+
+
+def _concat(inputs: list[Quantized]) -> Quantized:
+    if all(_same(inputs[0].scale, each.scale) for each in inputs[1:]):
+        return Quantized(torch.cat([each.codes for each in inputs], dim=1), inputs[0].scale)
+    return Quantized(torch.cat([each.real for each in inputs], dim=1), 1.0)
+
+
+def _same(a: Scale, b: Scale) -> bool:
+    return a is b or (isinstance(a, float) and isinstance(b, float) and a == b)
+
+
+def _product(a: Scale, b: Scale) -> Scale:
+    return b if isinstance(a, float) and a == 1.0 else a if isinstance(b, float) and b == 1.0 else a * b
+
+
+@lru_cache(maxsize=64)
+def _channelwise(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).reshape(1, -1, 1, 1)
+
+
+def _padded(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> tuple[Tensor, int]:
+    """`x` and the padding still to be put on all four sides; `x` is padded here where the sides differ."""
+    top, bottom = same_padding(x.shape[2], kernel, stride)
+    left, right = same_padding(x.shape[3], kernel, stride)
+    if top == bottom == left == right:
+        return x, top
+    return F.pad(x, (left, right, top, bottom), value=value), 0
+
+
+def _widened(network: Network, position: int, codes: Tensor, training: Training | None) -> Tensor:
+    """In evaluation, float64 codes where float32 might not hold every accumulator exactly."""
+    if training is None and codes.dtype == torch.float32:
+        bound = network.ranges[position]
+        if bound is not None and bound.magnitude >= EXACT_IN_FLOAT32:
+            return codes.double()
+    return codes
+
+
+def _stream(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,437 @@
+"""A run on disk: what `search`, `train` and `evaluate` leave in a directory and find there.
+
+RUN/config.yaml            every option, resolved; the run can be repeated from it
+RUN/archive.sqlite         every evaluated architecture
+RUN/search.log  events/    the log, and TensorBoard's
+RUN/checkpoints/           search.pt, from which a search goes on; standalone/, short trainings for the report
+RUN/report/                report.md, report.json, pictures
+RUN/best.json              the architecture that was found; it comes last, so a run that has it is complete
+RUN/train/                 a training: config.yaml, network.json, checkpoint.pt, train.log, events/, and in the end
+                           weights.safetensors and result.json; further ones are train-2, train-3, ...
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.torch
+import yaml
+from safetensors import SafetensorError
+
+from .architecture import Architecture
+from .errors import ConfigError, StorageError
+from .evaluators.from_scratch import FromScratch
+from .evaluators.shared_weights import SharedWeights
+from .experiment import Experiment, read_yaml
+from .journal import Journal
+from .log_lines import SampledArchitecture, architecture_lines, controller_line, evaluation_lines
+from .modules import Weights
+from .network import Network
+from .report.search_report import SearchReport, write_report
+from .search import search
+from .spaces import SearchSpace
+from .strategies import Strategy
+from .train import checkpoint
+from .train.fit import Fitted, fit
+from .trial import Archive, Trial
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LOG_UPDATES = 5  # a controller line in the log for so many updates, as the published program
+SAMPLING_TRIES = 50  # draws per wanted architecture before a budget is taken to exclude nearly everything
+
+
+class SearchRun:
+    """A search in its directory."""
+
+    def __init__(self, experiment: Experiment, path: Path, console: Console | None = None) -> None:
+        self.experiment, self.path, self.console = experiment, path, console
+        self.options = experiment.search
+        self.checkpoint = path / "checkpoints" / "search.pt"
+
+    def execute(self) -> SearchReport:
+        """Search to the end, from the last checkpoint if there is one."""
+        self.archive = Archive(self.path / "archive.sqlite")
+        try:
+            return self._execute()
+        finally:
+            self.archive.close()
+
+    def _execute(self) -> SearchReport:
+        experiment = self.experiment
+        self.strategy: Strategy = experiment.strategy()
+        self.evaluator = SharedWeights(
+            experiment.space,
+            experiment.dataset,
+            experiment.supernet,
+            warmup_epochs=self.options.warmup_epochs,
+            round_epochs=self.options.round_epochs,
+            costs=experiment.costs,
+            seed=experiment.seed,
+        )
+        self.figures: list[dict[str, float]] = []  # of the strategy, at the end of each round
+        self.seconds = 0.0
+        self._restore()
+        journal = Journal(self.path / "search.log", self.path / "events", self.console, first_step=self.evaluator.steps)
+        self.journal = self.evaluator.journal = journal
+        self.began = self.saved = time.monotonic()
+        per_round = self.options.updates * self.options.batch
+        with journal:
+            search(
+                self.strategy,
+                self.evaluator,
+                trials=experiment.rounds * per_round,
+                batch=self.options.batch,
+                round_trials=per_round,
+                seed=experiment.seed,
+                archive=self.archive,
+                told=len(self.archive.of("search")),
+                tick=self._tick,
+                after_batch=self._after_batch,
+                after_round=self._after_round,
+            )
+            report = self._conclude()
+        best = report.best
+        checkpoint.write_json(
+            self.path / "best.json",
+            {
+                "architecture": str(best.architecture),
+                "choices": list(best.architecture.choices),
+                "validation_accuracy": best.measurement.accuracy,
+                "costs": dict(best.measurement.costs),
+            },
+        )
+        return report
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "strategy": self.strategy.state_dict(),
+            "evaluator": self.evaluator.state_dict(),
+            "trials": len(self.archive),
+            "figures": self.figures,
+            "seconds": self.seconds + time.monotonic() - self.began,
+        }
+
+    def _restore(self) -> None:
+        if not self.checkpoint.exists():
+            self.archive.truncate(0)
+            return
+        state = checkpoint.load(self.checkpoint, self.experiment.device)
+        self.archive.truncate(state["trials"])
+        self.strategy.load_state_dict(state["strategy"])
+        self.evaluator.load_state_dict(state["evaluator"])
+        self.figures, self.seconds = state["figures"], state["seconds"]
+
+    def _save(self) -> None:
+        checkpoint.save(self.checkpoint, self._state())
+        self.saved = time.monotonic()
+
+    def _tick(self) -> None:
+        if time.monotonic() - self.saved > self.options.checkpoint_seconds:
+            self._save()
+
+    def _after_batch(self, trials: Sequence[Trial]) -> None:
+        figures = self.strategy.figures()
+        update = len(self.archive.of("search")) // self.options.batch
+        if not figures or (update - 1) % LOG_UPDATES:
+            return
+        accuracy = float(np.mean([t.measurement.accuracy for t in trials]))
+        self.journal.line(
+            controller_line(
+                step=update - 1, loss=figures["loss"], entropy=figures["entropy"], rate=figures["learning_rate"],
+                norm=figures["gradient_norm"], accuracy=accuracy, baseline=figures["baseline"], minutes=self.journal.minutes,
+            ),
+            quiet=True,
+        )  # fmt: skip
+
+    def _after_round(self, round: int) -> None:
+        per_round = self.options.updates * self.options.batch
+        trials = self.archive.of("search")[-per_round:]
+        mean = float(np.mean([t.measurement.accuracy for t in trials]))
+        self.figures.append(dict(self.strategy.figures()))
+        sampled = self.strategy.ask(self.options.samples, np.random.default_rng([self.experiment.seed, 2, round]))
+        measured = self.archive.record(sampled, self.evaluator.evaluate(sampled), purpose="sample")
+        half = len(sampled[0].choices) // 2
+        listed = [
+            SampledArchitecture(t.architecture.choices[:half], t.architecture.choices[half:], t.measurement.accuracy)
+            for t in measured
+        ]
+        self.journal.line(architecture_lines(listed), quiet=True)
+        self.journal.line(evaluation_lines(epoch=round + 1, step=self.evaluator.steps, accuracy=mean), quiet=True)
+        self.journal.scalars(
+            {"search/accuracy": mean} | {f"search/{name}": value for name, value in self.figures[-1].items()},
+            self.evaluator.steps,
+        )
+        best = max(listed, key=lambda a: a.accuracy)
+        entropy = f"  entropy {self.figures[-1]['entropy']:.2f}" if "entropy" in self.figures[-1] else ""
+        console = self.journal.console
+        if console is not None:
+            console.print(
+                f"round {round + 1:>3d}/{self.experiment.rounds}  accuracy of {per_round} trials {mean:.4f}{entropy}"
+                f"  best of {len(listed)} samples {best.accuracy:.4f}  {self.journal.minutes:.1f} min",
+                markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
+        self._save()
+
+    def _conclude(self) -> SearchReport:
+        """Rank candidates on all validation images, beside as many random architectures; train some from scratch."""
+        experiment, options = self.experiment, self.options
+        self.archive.truncate(len([t for t in self.archive if t.purpose in ("search", "sample")]))
+        late = self._late_best(-(-options.candidates // 2))
+        fresh = self._sampled(
+            self.strategy,
+            options.candidates - len(late),
+            [experiment.seed, 3],
+            {experiment.space.canonical(a) for a in late},
+        )
+        drawn = self._sampled(None, options.candidates, [experiment.seed, 4], set())
+        measured = {}
+        for purpose, architectures in (("candidate", [*late, *fresh]), ("random", drawn)):
+            found = []
+            with self.journal.progress(f"ranking: {purpose}s", len(architectures)) as progress:
+                for architecture in architectures:
+                    found += self.evaluator.evaluate_fully([architecture])
+                    progress.advance()
+            measured[purpose] = self.archive.record(architectures, found, purpose)
+        best = max(
+            measured["candidate"],
+            key=lambda t: (experiment.objective.is_met(t.measurement.costs), experiment.objective(t.measurement)),
+        )
+        chosen = _spread(measured["candidate"], best, -(-options.standalone // 2)) + _spread(
+            measured["random"], None, options.standalone // 2
+        )
+        recipe = replace(experiment.training, epochs=options.standalone_epochs)
+        alone = FromScratch(
+            experiment.space, experiment.dataset, recipe, seed=experiment.seed, journal=self.journal,
+            save_in=self.path / "checkpoints" / "standalone",
+        )  # fmt: skip
+        architectures = [t.architecture for t in chosen]
+        standalone = (
+            self.archive.record(architectures, alone.evaluate(architectures), "standalone") if architectures else []
+        )
+        report = SearchReport(
+            space=experiment.space,
+            objective=experiment.objective,
+            archive=self.archive,
+            best=best,
+            candidates=measured["candidate"],
+            random=measured["random"],
+            compared=[(shared, own) for shared, own in zip(chosen, standalone, strict=True)],
+            standalone_epochs=options.standalone_epochs,
+            round_trials=options.updates * options.batch,
+            entropies=[f["entropy"] for f in self.figures if "entropy" in f],
+            seconds=self.seconds + time.monotonic() - self.began,
+            device=experiment.device,
+        )
+        write_report(report, self.path / "report")
+        return report
+
+    def _late_best(self, count: int) -> list[Architecture]:
+        """Different architectures from the second half of the search with the highest rewards, within the budgets if any is."""
+        experiment = self.experiment
+        trials = [t for t in self.archive if t.purpose in ("search", "sample")]
+        trials = trials[len(trials) // 2 :]
+        within = [t for t in trials if experiment.objective.is_met(t.measurement.costs)]
+        chosen: dict[Architecture, Architecture] = {}
+        for trial in sorted(within or trials, key=lambda t: -experiment.objective(t.measurement)):
+            chosen.setdefault(experiment.space.canonical(trial.architecture), trial.architecture)
+            if len(chosen) == count:
+                break
+        return list(chosen.values())
+
+    def _sampled(
+        self, strategy: Strategy | None, count: int, seed: list[int], known: set[Architecture]
+    ) -> list[Architecture]:
+        """Different architectures from the strategy, or uniform ones; within the budgets unless these exclude nearly all."""
+        experiment, rng = self.experiment, np.random.default_rng(seed)
+        within: dict[Architecture, Architecture] = {}
+        beyond: dict[Architecture, Architecture] = {}
+        for _ in range(SAMPLING_TRIES):
+            asked = (
+                [experiment.space.sample(rng) for _ in range(count)]
+                if strategy is None
+                else strategy.ask(max(count, 1), rng)
+            )
+            for architecture in asked:
+                canonical = experiment.space.canonical(architecture)
+                if canonical not in known:
+                    network = experiment.space.shared_network(architecture).trunk
+                    costs = {name: cost(network).total for name, cost in experiment.costs.items()}
+                    (within if experiment.objective.is_met(costs) else beyond).setdefault(canonical, architecture)
+            if len(within) >= count:
+                break
+        return [*within.values(), *beyond.values()][:count]
+
+
+def _spread(trials: Sequence[Trial], first: Trial | None, count: int) -> list[Trial]:
+    """`count` trials from the best to the worst at equal distances, `first` among them if given."""
+    ranked = sorted((t for t in trials if t is not first), key=lambda t: -t.measurement.accuracy)
+    wanted = count - (first is not None)
+    places = np.linspace(0, len(ranked) - 1, max(wanted, 0)).round().astype(int).tolist() if ranked else []
+    return ([first] if first is not None and count else []) + [ranked[i] for i in dict.fromkeys(places)]
+
+
+def start_search(experiment: Experiment, path: Path, *, resume: bool, console: Console | None = None) -> SearchRun:
+    """A search in a new directory, or with `resume` in the one where it was started."""
+    config = path / "config.yaml"
+    if config.exists():
+        if not resume:
+            raise ConfigError(f"{path} holds a run already; add --resume to go on with it, or choose another --out")
+        require_same(read_yaml(config), experiment.values, config)
+    elif path.exists() and any(path.iterdir()):
+        raise ConfigError(f"{path} is not empty and holds no run; choose another --out")
+    else:
+        write_config(config, experiment.values)
+    return SearchRun(experiment, path, console)
+
+
+def write_config(path: Path, values: dict[str, Any]) -> None:
+    values = values | {"dataset": values["dataset"] | {"root": str(Path(values["dataset"]["root"]).absolute())}}
+    checkpoint.write_text(path, yaml.safe_dump(values, sort_keys=False))
+
+
+def require_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
+    """A run keeps its configuration; ConfigError names the first option that differs."""
+    ignored = ("device", "threads", "dataset.root")
+    was, now = _flat(old), _flat(new)
+    for key in now:
+        if key not in ignored and was.get(key) != now[key]:
+            raise ConfigError(
+                f"{path} has {key}: {was.get(key)}, not {now[key]}; a run that is resumed keeps its options"
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict) and key != "budgets"
+            else {f"{prefix}{key}": value}
+        )
+    return flat
+
+
+def found_architecture(path: Path, space: SearchSpace) -> Architecture:
+    """The architecture of a best.json."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return space.parse(content["architecture"])
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}; has the search been completed?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        raise StorageError(f'{path} is corrupt: it should hold {{"architecture": "space(0 2 1 ...)"}}') from None
+
+
+class TrainingRun:
+    """The training of one architecture in a directory of its own."""
+
+    def __init__(self, experiment: Experiment, architecture: Architecture, path: Path) -> None:
+        self.experiment, self.architecture, self.path = experiment, architecture, path
+
+    @property
+    def network(self) -> Network:
+        return self.experiment.final_space.network(self.architecture)
+
+    @property
+    def is_complete(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    @classmethod
+    def open(cls, path: Path, values: dict[str, Any] | None = None) -> TrainingRun:
+        """A training that was started; `values` replace its configuration."""
+        experiment = Experiment(read_yaml(path / "config.yaml") if values is None else values)
+        return cls(experiment, found_architecture(path / "network.json", experiment.final_space), path)
+
+    def start(self, *, resume: bool) -> None:
+        """Claim the directory, or with `resume` take it as it was left."""
+        if (self.path / "network.json").exists():
+            if not resume:
+                raise ConfigError(
+                    f"{self.path} holds a training already; add --resume to go on with it, or choose another --out"
+                )
+            old = TrainingRun.open(self.path)
+            require_same(read_yaml(self.path / "config.yaml"), self.experiment.values, self.path / "config.yaml")
+            if old.architecture != self.architecture:
+                raise ConfigError(f"{self.path} trains {old.architecture}, not {self.architecture}")
+            return
+        network = self.network  # an architecture that does not fit is refused before anything is written
+        assert network.nodes
+        write_config(self.path / "config.yaml", self.experiment.values)
+        checkpoint.write_json(self.path / "network.json", {"architecture": str(self.architecture)})
+
+    def execute(self, console: Console | None = None) -> Fitted:
+        """Train to the end, from the last checkpoint if there is one."""
+        save_to = self.path / "checkpoint.pt"
+        epoch = 0
+        if save_to.exists():
+            epoch = len(checkpoint.load(save_to)["history"])
+        with Journal(self.path / "train.log", self.path / "events", console, first_step=epoch + 1) as journal:
+            fitted = fit(
+                self.network,
+                self.experiment.dataset,
+                self.experiment.training,
+                seed=self.experiment.seed,
+                journal=journal,
+                save_to=save_to,
+                checkpoint_seconds=self.experiment.search.checkpoint_seconds,
+            )
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in fitted.weights.state_dict().items()}
+        content = safetensors.torch.save(tensors, {"architecture": str(self.architecture)})
+        checkpoint.write_atomically(self.path / "weights.safetensors", lambda file: file.write(content))
+        checkpoint.write_json(
+            self.path / "result.json",
+            {
+                "architecture": str(self.architecture),
+                "validation_accuracy": fitted.validation_accuracy,
+                "best_epoch": fitted.best_epoch,
+                "seconds": fitted.seconds,
+                "history": fitted.history,
+            },
+        )
+        return fitted
+
+    def weights(self) -> Weights:
+        """The trained weights; StorageError if they are missing, corrupt or another network's."""
+        path = self.path / "weights.safetensors"
+        weights = Weights([self.network], seed=self.experiment.seed)
+        try:
+            tensors = safetensors.torch.load(path.read_bytes())
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from None
+        except SafetensorError as error:
+            raise StorageError(f"{path} is truncated or corrupt ({error})") from None
+        expected = {name: tuple(tensor.shape) for name, tensor in weights.state_dict().items()}
+        for name in expected.keys() | tensors.keys():
+            if expected.get(name) != (tuple(tensors[name].shape) if name in tensors else None):
+                raise StorageError(
+                    f"{path} does not fit the network: {name} is missing, unexpected or of another shape"
+                )
+        weights.load_state_dict(tensors)
+        return weights.to(self.experiment.device)
+
+
+def training_path(run: Path, *, unfinished: bool = False) -> Path:
+    """Where the next training of a run goes; with `unfinished` the one that was not completed, if there is one."""
+    for number in range(1, 10_000):
+        path = run / ("train" if number == 1 else f"train-{number}")
+        if not (path / "network.json").exists() or (unfinished and not (path / "result.json").exists()):
+            return path
+    raise StorageError(f"{run} holds too many trainings")
+
+
+def latest_training(path: Path) -> Path:
+    """The newest completed training of a run; `path` may also be a training itself."""
+    if (path / "weights.safetensors").exists():
+        return path
+    done = [p for p in path.glob("train*") if (p / "result.json").exists()]
+    if not done:
+        raise ConfigError(f"{path} holds no trained network; run `bitwright train {path}` first")
+    return max(done, key=lambda p: int(p.name.partition("-")[2] or 1))

@@ -1,0 +1,60 @@
+"""The one search loop: ask, evaluate, record, tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .errors import ConfigError
+from .evaluators import Evaluator
+from .strategies import Strategy
+from .trial import Archive, Trial
+
+
+def search(
+    strategy: Strategy,
+    evaluator: Evaluator,
+    *,
+    trials: int,
+    batch: int = 1,
+    round_trials: int | None = None,
+    seed: int = 0,
+    archive: Archive | None = None,
+    told: int = 0,
+    tick: Callable[[], None] = lambda: None,
+    after_batch: Callable[[Sequence[Trial]], None] = lambda trials: None,
+    after_round: Callable[[int], None] = lambda round: None,
+) -> Archive:
+    """Evaluate until the archive holds `trials` trials of the search; a partly filled one is gone on with.
+
+    batch: trials that are asked for, and told, together.
+    round_trials: trials between two preparations of the evaluator; None makes the whole search one round.
+    told: how many of the archive's trials the strategy knows already; it is told the others first.
+    tick: called where strategy, evaluator and archive are in a state from which the search can go on.
+    after_batch, after_round: called with what has just been told, and with the number of a round just finished.
+
+    All randomness comes from `seed` and the number of the trial, so a search that stops and goes on finds the same.
+    """
+    archive = Archive() if archive is None else archive
+    round_trials = trials if round_trials is None else round_trials
+    if round_trials % batch or trials % round_trials:
+        raise ConfigError(f"{trials} trials in rounds of {round_trials} and batches of {batch} do not come out even")
+    known = archive.of("search")
+    for start in range(told, len(known), batch):
+        strategy.tell(known[start : start + batch])
+    done = len(known)
+    while done < trials:
+        round, within = divmod(done, round_trials)
+        if within == 0:
+            evaluator.prepare(round, lambda count: strategy.ask(count, np.random.default_rng([seed, 1, round])), tick)
+        asked = strategy.ask(batch, np.random.default_rng([seed, 0, done]))
+        told_now = archive.record(asked, evaluator.evaluate(asked))
+        strategy.tell(told_now)
+        after_batch(told_now)
+        done += batch
+        if done % round_trials == 0:
+            after_round(round)
+        else:
+            tick()
+    return archive

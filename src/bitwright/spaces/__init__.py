@@ -1,0 +1,100 @@
+"""The search-space contract: decisions to make, and the network they describe.
+
+Each file of this folder is one space; the class has the file's name in capitals (`enas_micro` holds `EnasMicro`).
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..architecture import Architecture, Decision
+from ..errors import InvalidArchitecture
+from ..network import Network
+
+
+class SearchSpace(ABC):
+    name: str
+
+    @property
+    @abstractmethod
+    def decisions(self) -> tuple[Decision, ...]:
+        """What is to be decided, in the order of an architecture's choices."""
+
+    @abstractmethod
+    def network(self, architecture: Architecture) -> Network:
+        """The network the architecture describes, as it is trained by itself and deployed."""
+
+    def shared_network(self, architecture: Architecture) -> Network:
+        """The network as it runs on a supernet's weights, where that differs."""
+        return self.network(architecture)
+
+    @abstractmethod
+    def covering(self) -> Iterator[Architecture]:
+        """Architectures whose shared networks together touch every tensor of the supernet."""
+
+    def is_valid(self, choices: Sequence[int]) -> bool:
+        """Whether in-range choices also meet the constraints of the space."""
+        return True
+
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """The representative of all architectures that describe the same network."""
+        return architecture
+
+    def warnings(self, architecture: Architecture) -> list[str]:
+        """What a reader of the result should know about the architecture, such as a collapse to skips."""
+        return []
+
+    def architecture(self, choices: Sequence[int]) -> Architecture:
+        """The architecture of these choices; InvalidArchitecture names the first one that is out of place."""
+        decisions = self.decisions
+        if len(choices) != len(decisions):
+            raise InvalidArchitecture(f"{self.name} takes {len(decisions)} integers here, got {len(choices)}")
+        for position, (choice, decision) in enumerate(zip(choices, decisions, strict=True)):
+            if not 0 <= choice < len(decision.options):
+                raise InvalidArchitecture(
+                    f"{self.name}: position {position} ({decision.name}) takes 0 to {len(decision.options) - 1}"
+                    f" ({', '.join(decision.options)}), got {choice}"
+                )
+        if not self.is_valid(choices):
+            raise InvalidArchitecture(f"{self.name} excludes {' '.join(map(str, choices))}")
+        return Architecture(self.name, tuple(choices))
+
+    def parse(self, text: str) -> Architecture:
+        """Read `space(0 2 1 4)` or the bare integers, divided by blanks or commas, with or without brackets."""
+        match = re.fullmatch(r"\s*(?:(\w+)\s*\()?\s*([-\d\s,;\[\]]*)\)?\s*", text)
+        if match is None:
+            raise InvalidArchitecture(f"an architecture is integers divided by blanks, got {text!r}")
+        if match[1] not in (None, self.name):
+            raise InvalidArchitecture(f"this is an architecture of {match[1]}, not of {self.name}")
+        try:
+            return self.architecture([int(word) for word in re.split(r"[\s,;\[\]]+", match[2]) if word])
+        except ValueError as error:
+            if isinstance(error, InvalidArchitecture):
+                raise
+            raise InvalidArchitecture(f"an architecture is integers divided by blanks, got {text!r}") from None
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Uniform over the valid choices, by rejection."""
+        sizes = [len(d.options) for d in self.decisions]
+        while True:
+            choices = tuple(int(c) for c in rng.integers(sizes))
+            if self.is_valid(choices):
+                return Architecture(self.name, choices)
+
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        """Valid architectures that differ in exactly one choice."""
+        for position, decision in enumerate(self.decisions):
+            for option in range(len(decision.options)):
+                if option != architecture.choices[position]:
+                    choices = (*architecture.choices[:position], option, *architecture.choices[position + 1 :])
+                    if self.is_valid(choices):
+                        yield Architecture(self.name, choices)
+
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """A uniformly drawn neighbour."""
+        candidates = list(self.neighbours(architecture))
+        return candidates[int(rng.integers(len(candidates)))]

@@ -1,0 +1,293 @@
+"""The LSTM controller of ENAS, trained with REINFORCE (Pham et al. 2018, arXiv:1802.03268, sections 2.2 and 2.4).
+
+An LSTM walks through a cell. For each node it chooses two earlier nodes by attention over what it remembers of them,
+then two operations by a softmax. The reduction cell continues from the normal cell's state. A batch of architectures
+is sampled, and learned from, at once.
+
+`CLASSIC` holds the published constants. With them the bias of the two convolutions starts at 10, where tanh is
+saturated: in float32 its gradient is zero, so the controller can never tell one convolution from the other. Its
+additive attention scores a node almost independently of who asks (tanh is linear at small weights), and its bounds
+keep it close to uniform. The defaults start from the uniform policy; the LSTM is told its position, attention is a
+dot product, advantages are normalised, and an entropy bonus that fades keeps it from settling too early.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..architecture import Architecture
+from ..errors import ConfigError
+from ..spaces.enas_micro import CELLS, EnasMicro
+from ..trial import Objective, Trial
+from . import Strategy
+
+CLASSIC: dict[str, Any] = {
+    "learning_rate": 0.0035,
+    "adam_beta1": 0.0,
+    "adam_epsilon": 1e-3,
+    "tanh_constant": 1.10,
+    "op_tanh_reduce": 2.5,
+    "attention": "additive",
+    "position_embedding": False,
+    "initial_conv_bias": 10.0,
+    "fixed_conv_bias": 0.25,
+    "normalise_advantages": False,
+    "entropy_weight": 1e-4,
+    "entropy_bonus": 0.0,
+    "baseline_decay": 0.99,
+    "baseline_start": 0.0,
+}
+
+
+class Sample(NamedTuple):
+    """choices: int64 (S, 8 B). log_probability, entropy: nats, float32 (S,)."""
+
+    choices: Tensor
+    log_probability: Tensor
+    entropy: Tensor
+
+
+class Policy(nn.Module):
+    """A distribution over the architectures of an ENAS cell space; 41,733 parameters with 64 units and 5 operations."""
+
+    def __init__(
+        self,
+        nodes: int,
+        operations: int,
+        *,
+        hidden: int,
+        tanh_constant: float,
+        op_tanh_reduce: float,
+        temperature: float,
+        attention: str,
+        position_embedding: bool,
+        op_bias: Sequence[float],
+        fixed_bias: Sequence[float],
+        seed: int,
+    ) -> None:
+        """op_bias: where the trained bias of the operations starts. fixed_bias: added in the normal cell, untrained."""
+        super().__init__()
+        self.nodes, self.hidden = nodes, hidden
+        self.index_bound, self.op_bound, self.temperature = tanh_constant, tanh_constant / op_tanh_reduce, temperature
+        generator = torch.Generator().manual_seed(seed)
+
+        def uniform(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.rand(shape, generator=generator).mul_(0.2).sub_(0.1))
+
+        self.input_weight, self.state_weight = uniform(4 * hidden, hidden), uniform(4 * hidden, hidden)
+        self.start = uniform(1, hidden)
+        self.op_embedding = uniform(operations, hidden)
+        self.op_weight, self.op_bias = uniform(operations, hidden), nn.Parameter(torch.tensor(list(op_bias)))
+        self.attend_node, self.attend_state = uniform(hidden, hidden), uniform(hidden, hidden)
+        self.attend = uniform(1, hidden) if attention == "additive" else None
+        self.position_embedding = uniform(len(CELLS) * (2 + 5 * nodes), hidden) if position_embedding else None
+        self.register_buffer("fixed_bias", torch.tensor(list(fixed_bias)), persistent=False)
+
+    def forward(self, count: int, choices: Tensor | None = None, generator: torch.Generator | None = None) -> Sample:
+        """`count` samples: drawn with `generator`, or the given choices (count, 8 B) with their probabilities."""
+        zeros = self.start.new_zeros(count, self.hidden)
+        state = zeros, zeros
+        start = self.start.expand(count, -1)
+        drawn: list[Tensor] = []
+        logits: list[Tensor] = []
+
+        positions = None if self.position_embedding is None else iter(self.position_embedding)
+
+        def step(x: Tensor) -> Tensor:
+            nonlocal state
+            if positions is not None:
+                x = x + next(positions)
+            state = torch.lstm_cell(x, state, self.input_weight, self.state_weight)
+            return state[0]
+
+        def choose(scores: Tensor, position: int) -> Tensor:
+            if choices is not None:
+                choice = choices[:, position]
+            else:
+                choice = torch.multinomial(F.softmax(scores, dim=1), 1, generator=generator)[:, 0]
+            drawn.append(choice)
+            logits.append(scores)
+            return choice
+
+        every = torch.arange(count)
+        order: list[int] = []
+        for cell in range(len(CELLS)):
+            anchors, keys = (
+                [zeros, zeros],
+                [F.linear(step(start), self.attend_node), F.linear(step(start), self.attend_node)],
+            )
+            for node in range(self.nodes):
+                first = 4 * (self.nodes * cell + node)
+                order += [first, first + 2, first + 1, first + 3]
+                x = start
+                known, remembered = torch.stack(keys, dim=1), torch.stack(anchors, dim=1)
+                for side in (0, 2):
+                    query = F.linear(step(x), self.attend_state)[:, None, :]
+                    if self.attend is None:
+                        scores = (known * query).sum(2)
+                    else:
+                        scores = F.linear(torch.tanh(known + query), self.attend)[:, :, 0]
+                    source = choose(self.index_bound * torch.tanh(scores / self.temperature), first + side)
+                    x = remembered[every, source]
+                for side in (1, 3):
+                    scores = F.linear(step(x), self.op_weight, self.op_bias)
+                    scores = self.op_bound * torch.tanh(scores / self.temperature)
+                    if cell == 0:
+                        scores = scores + self.fixed_bias
+                    x = F.embedding(choose(scores, first + side), self.op_embedding)
+                anchors.append(step(x))
+                keys.append(F.linear(anchors[-1], self.attend_node))
+        return self._summed(drawn, logits, order)
+
+    def _summed(self, drawn: list[Tensor], logits: list[Tensor], order: list[int]) -> Sample:
+        """All decisions' log-probabilities and entropies at once, padded to the widest."""
+        width = max(scores.shape[1] for scores in logits)
+        padded = torch.stack(
+            [F.pad(scores, (0, width - scores.shape[1]), value=-torch.inf) for scores in logits], dim=1
+        )
+        log_p = F.log_softmax(padded, dim=2)
+        choices = torch.stack(drawn, dim=1)
+        chosen = log_p.gather(2, choices[:, :, None])[:, :, 0].sum(1)
+        entropy = -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum((1, 2))
+        in_string_order = torch.empty_like(choices)
+        in_string_order[:, order] = choices
+        return Sample(in_string_order, chosen, entropy)
+
+
+class Controller(Strategy):
+    """hidden: LSTM units.
+    learning_rate, adam_beta1, adam_beta2, adam_epsilon: of Adam.
+    tanh_constant: c in c tanh(logits), which bounds how certain a choice can become.
+    op_tanh_reduce: divides c for operations.
+    temperature: divides the logits before the tanh.
+    attention: additive (published) or dot.
+    position_embedding: add a trained vector to each input of the LSTM, by its position in the sequence.
+    initial_conv_bias: where the trained bias of the convolutions starts; the other operations start at 0.
+    fixed_conv_bias: added to the convolutions' logits in the normal cell and subtracted from the others'.
+    normalise_advantages: to mean 0 and deviation 1 within the trials that are told together.
+    entropy_weight: reward per nat of a sample's entropy, as published.
+    entropy_bonus: subtracted from the loss per nat of the policy's mean entropy; it fades by the factor
+        entropy_decay with every update.
+    baseline_decay: of the moving average of rewards that is subtracted from a reward.
+    baseline_start: None starts it at the mean of the first trials.
+    seed: of the initial weights.
+    """
+
+    def __init__(
+        self,
+        space: EnasMicro,
+        objective: Objective | None = None,
+        *,
+        hidden: int = 64,
+        learning_rate: float = 0.002,
+        adam_beta1: float = 0.9,
+        adam_beta2: float = 0.999,
+        adam_epsilon: float = 1e-8,
+        tanh_constant: float = 5.0,
+        op_tanh_reduce: float = 1.0,
+        temperature: float = 1.0,
+        attention: Literal["additive", "dot"] = "dot",
+        position_embedding: bool = True,
+        initial_conv_bias: float = 0.0,
+        fixed_conv_bias: float = 0.0,
+        normalise_advantages: bool = True,
+        entropy_weight: float = 0.0,
+        entropy_bonus: float = 0.1,
+        entropy_decay: float = 0.995,
+        baseline_decay: float = 0.95,
+        baseline_start: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(space, EnasMicro):
+            raise ConfigError(f"the controller samples ENAS cells; {space.name} has none")
+        for name, value in (
+            ("tanh_constant", tanh_constant),
+            ("op_tanh_reduce", op_tanh_reduce),
+            ("temperature", temperature),
+        ):
+            if not value > 0:
+                raise ConfigError(f"controller: {name} is positive, got {value}")
+        self.space = space
+        self.objective = objective or Objective()
+        self.normalise_advantages = normalise_advantages
+        self.entropy_weight, self.entropy_bonus, self.entropy_decay = entropy_weight, entropy_bonus, entropy_decay
+        self.baseline_decay, self.baseline = baseline_decay, baseline_start
+        self.updates = 0
+        convolutions = [operation.kind == "separable" for operation in space.operations]
+        self.policy = Policy(
+            space.nodes,
+            len(space.operations),
+            hidden=hidden,
+            tanh_constant=tanh_constant,
+            op_tanh_reduce=op_tanh_reduce,
+            temperature=temperature,
+            attention=attention,
+            position_embedding=position_embedding,
+            op_bias=[initial_conv_bias if convolution else 0.0 for convolution in convolutions],
+            fixed_bias=[fixed_conv_bias if convolution else -fixed_conv_bias for convolution in convolutions],
+            seed=seed,
+        )
+        self._adam = torch.optim.Adam(
+            self.policy.parameters(), lr=learning_rate, betas=(adam_beta1, adam_beta2), eps=adam_epsilon, fused=True
+        )
+        self._figures: dict[str, float] = {}
+
+    @torch.no_grad()
+    def ask(self, count: int, rng: np.random.Generator) -> list[Architecture]:
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        sample = self.policy(count, generator=generator)
+        return [Architecture(self.space.name, tuple(choices)) for choices in sample.choices.tolist()]
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """One update from the mean gradient of the trials."""
+        choices = torch.tensor([trial.architecture.choices for trial in trials])
+        sample = self.policy(len(trials), choices)
+        raw = [self.objective(trial.measurement) for trial in trials]
+        rewards = [r + self.entropy_weight * e for r, e in zip(raw, sample.entropy.detach().tolist(), strict=True)]
+        if self.baseline is None:
+            self.baseline = sum(rewards) / len(rewards)
+        differences = []
+        for reward in rewards:  # the baseline has seen a reward before it is subtracted from it, as published
+            self.baseline -= (1 - self.baseline_decay) * (self.baseline - reward)
+            differences.append(reward - self.baseline)
+        advantages = torch.tensor(differences)
+        if self.normalise_advantages and len(trials) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        bonus = self.entropy_bonus * self.entropy_decay**self.updates
+        loss = -(sample.log_probability * advantages).mean() - bonus * sample.entropy.mean()
+        self.updates += 1
+        self._adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), math.inf)
+        self._adam.step()
+        self._figures = {
+            "loss": float(loss.detach()),
+            "entropy": float(sample.entropy.detach().mean()),
+            "learning_rate": self._adam.param_groups[0]["lr"],
+            "gradient_norm": float(norm),
+            "baseline": self.baseline,
+        }
+
+    def figures(self) -> Mapping[str, float]:
+        return self._figures
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy.state_dict(),
+            "adam": self._adam.state_dict(),
+            "baseline": self.baseline,
+            "updates": self.updates,
+            "figures": self._figures,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self._adam.load_state_dict(state["adam"])
+        self.baseline, self.updates, self._figures = state["baseline"], state["updates"], dict(state["figures"])

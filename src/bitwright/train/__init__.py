@@ -1,0 +1,1 @@
+"""Training one network or a supernet: augmentation, losses, schedules, optimizers, checkpoints and the loop."""

@@ -1,0 +1,60 @@
+"""Files that a killed process, a full disk or a bad file cannot spoil.
+
+A file is written beside its target and moved over it when complete, so the last good one stays valid. Checkpoints
+hold tensors, numbers and strings in containers; nothing in a file can run code when it is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from ..errors import StorageError
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a new file that then replaces `path`; StorageError leaves `path` as it was."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        part.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise StorageError(f"cannot write {path}: {reason}; what was there before is unchanged") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint of tensors, numbers, strings, lists and dictionaries."""
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def load(path: Path, device: torch.device | None = None) -> dict[str, Any]:
+    """Read a checkpoint; StorageError names one that is missing, truncated or not a checkpoint."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise StorageError(f"{path} is truncated, corrupt or no checkpoint ({str(error).splitlines()[0]})") from None
+    if not isinstance(state, dict):
+        raise StorageError(f"{path} is no checkpoint: it holds a {type(state).__name__}")
+    return state

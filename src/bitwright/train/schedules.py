@@ -1,0 +1,49 @@
+"""Learning rates over training. A schedule maps progress, in epochs and fractions of them, to a rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+Schedule = Callable[[float], float]
+
+
+def cosine_restarts(highest: float, lowest: float, period: int, factor: int) -> Schedule:
+    """Cosine annealing with warm restarts (Loshchilov and Hutter 2017, SGDR, arXiv:1608.03983, equation 5).
+
+    The first cycle lasts `period` epochs, each later one `factor` times the one before. As in ENAS the rate is
+    constant within an epoch.
+    """
+
+    def rate(epoch: float) -> float:
+        since, length = math.floor(epoch), period
+        while since >= length:
+            since, length = since - length, length * factor
+        return lowest + (highest - lowest) / 2 * (1 + math.cos(math.pi * since / length))
+
+    return rate
+
+
+def one_cycle(highest: float, lowest: float, epochs: int, warmup: float) -> Schedule:
+    """Linear warm-up over the fraction `warmup` of training, then one cosine down to `lowest` at its end."""
+
+    def rate(epoch: float) -> float:
+        done = min(epoch / epochs, 1.0)
+        if done < warmup:
+            return lowest + (highest - lowest) * done / warmup
+        return lowest + (highest - lowest) / 2 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+    return rate
+
+
+def exponential(highest: float, lowest: float, epochs: int) -> Schedule:
+    """From `highest` in the first epoch by a constant factor per epoch, which would reach `lowest` after the last."""
+
+    def rate(epoch: float) -> float:
+        return highest * (lowest / highest) ** (math.floor(epoch) / epochs)
+
+    return rate
+
+
+def constant(highest: float) -> Schedule:
+    return lambda epoch: highest
