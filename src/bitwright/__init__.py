@@ -4,7 +4,7 @@ from .architecture import Architecture, Decision
 from .network import Network
 from .search import search
 from .trial import Archive, Measurement, Objective, Trial
-from .version import VERSION as __version__
+from .version import VERSION as __version__  # noqa: N811
 
 __all__ = [
     "Architecture",

@@ -38,7 +38,7 @@ from .trial import Objective
 
 COMPONENTS = {"dataset": "datasets", "space": "spaces", "strategy": "strategies"}
 DEFAULTS = {"dataset": "digits", "space": "enas_micro", "strategy": "controller"}
-GIVEN = {  # what the program passes to a component itself
+GIVEN: dict[str, set[str | int]] = {  # what the program passes to a component itself
     "dataset": {"root"},
     "space": {"image", "classes", "pixel_mean", "pixel_std"},
     "strategy": {"space", "objective", "seed"},
@@ -327,9 +327,8 @@ def _explained(text: str, parser: jsonargparse.ArgumentParser) -> str:
     if match is None:
         return text
     word = (match[1] or match[2]).split()[0]
-    known = sorted(
-        key for key in parser.get_defaults(skip_validation=True).keys() if "." in key or not hasattr(parser, key)
-    )
+    defaults = parser.get_defaults(skip_validation=True)
+    known = sorted(key for key in defaults.keys() if "." in key or not hasattr(parser, key))  # noqa: SIM118 (a Namespace)
     section = word.lstrip("-").split(".")[0]
     beside = [key for key in known if key.startswith(f"{section}.")]
     if beside:

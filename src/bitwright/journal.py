@@ -42,7 +42,7 @@ class Journal:
             if events is not None:
                 from torch.utils.tensorboard import SummaryWriter
 
-                self._writer = SummaryWriter(str(events), purge_step=first_step)  # type: ignore[no-untyped-call]
+                self._writer = SummaryWriter(str(events), purge_step=first_step)
         except OSError as error:
             raise StorageError(f"cannot write to {error.filename}: {error.strerror}") from None
 

@@ -43,7 +43,7 @@ class _WideDepthwiseConv2d(torch.autograd.Function):
         return F.conv2d(x, weight, padding=weight.shape[2] // 2, groups=x.shape[1])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         channels, _, kernel, _ = weight.shape

@@ -1,7 +1,7 @@
 """The log lines of the ENAS programs, written and read.
 
     epoch = 181   ch_step = 77850  loss = 0.127491   lr = 0.0456   |g| = 0.2030   tr_acc = 108/128   mins = 549.07
-    ctrl_step = 5430   loss = 0.266   ent = 49.17   lr = 0.0035   |g| = 0.0002   acc = 0.9688   bl = 0.97   mins = 550.96
+    ctrl_step = 5430   loss = 0.266   ent = 49.17   lr = 0.0035   |g| = 0.0002   acc = 0.9688   bl = 0.97   mins = 551
     Here are 10 architectures
     [0 2 1 4 ... ]
     [1 3 1 4 ... ]

@@ -7,6 +7,7 @@ accumulator is an exact integer (in float32 below 2**24, in float64 beyond).
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -123,9 +124,10 @@ class Weights(nn.Module):
             if name not in self._parameters:
                 start = quantizer.scale(_joined(latents), None) if latents else LEARNED_RANGE / levels.highest
                 self.register_parameter(name, nn.Parameter(torch.as_tensor(start, dtype=torch.float32).detach().log2()))
-        elif not latents and not isinstance(quantizer.scale(torch.zeros(1), None), float):
-            if f"{key}/max_abs" not in self._buffers:
-                self.register_buffer(f"{key}/max_abs", torch.tensor(LEARNED_RANGE))
+            return
+        measured = not latents and not isinstance(quantizer.scale(torch.zeros(1), None), float)
+        if measured and f"{key}/max_abs" not in self._buffers:
+            self.register_buffer(f"{key}/max_abs", torch.tensor(LEARNED_RANGE))
 
     def __getitem__(self, name: str) -> Tensor:
         """The latent tensor of that name."""
@@ -269,13 +271,13 @@ def _run_node(
             (a,) = inputs
             if quantizer.levels is None:
                 return Quantized(quantizer.codes(a.real), 1.0)
-            scale = _activation_scale(node.key, weights, quantizer, a.real, training)
-            if isinstance(scale, float) and isinstance(a.scale, float):
-                units = a.codes if scale == a.scale else a.codes * (a.scale / scale)
+            step = _activation_scale(node.key, weights, quantizer, a.real, training)
+            if isinstance(step, float) and isinstance(a.scale, float):
+                units = a.codes if step == a.scale else a.codes * (a.scale / step)
                 return Quantized(
-                    straight_through(quantizer, units, training=generator is not None, generator=generator), scale
+                    straight_through(quantizer, units, training=generator is not None, generator=generator), step
                 )
-            return quantize(quantizer, a.real, scale, training=generator is not None, generator=generator)
+            return quantize(quantizer, a.real, step, training=generator is not None, generator=generator)
         case MaxPool2d(kernel=kernel, stride=stride):
             (a,) = inputs
             codes, padding = _padded(a.codes, kernel, stride, value=-torch.inf)
@@ -391,7 +393,7 @@ def _activation_scale(key: str, weights: Weights, quantizer: Quantizer, x: Tenso
 def _tamed(parameter: Tensor, count: int, quantizer: Quantizer) -> Tensor:
     """The parameter with its gradient scaled down: it sums over all it scales (Esser et al. 2020, LSQ, section 2.2)."""
     assert quantizer.levels is not None
-    tame = (max(count, 1) * quantizer.levels.highest) ** -0.5
+    tame = 1 / math.sqrt(max(count, 1) * quantizer.levels.highest)
     return parameter * tame + (parameter * (1 - tame)).detach()
 
 

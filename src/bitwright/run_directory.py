@@ -146,17 +146,18 @@ class SearchRun:
         self.journal.line(
             controller_line(
                 step=update - 1, loss=figures["loss"], entropy=figures["entropy"], rate=figures["learning_rate"],
-                norm=figures["gradient_norm"], accuracy=accuracy, baseline=figures["baseline"], minutes=self.journal.minutes,
+                norm=figures["gradient_norm"], accuracy=accuracy, baseline=figures["baseline"],
+                minutes=self.journal.minutes,
             ),
             quiet=True,
         )  # fmt: skip
 
-    def _after_round(self, round: int) -> None:
+    def _after_round(self, number: int) -> None:
         per_round = self.options.updates * self.options.batch
         trials = self.archive.of("search")[-per_round:]
         mean = float(np.mean([t.measurement.accuracy for t in trials]))
         self.figures.append(dict(self.strategy.figures()))
-        sampled = self.strategy.ask(self.options.samples, np.random.default_rng([self.experiment.seed, 2, round]))
+        sampled = self.strategy.ask(self.options.samples, np.random.default_rng([self.experiment.seed, 2, number]))
         measured = self.archive.record(sampled, self.evaluator.evaluate(sampled), purpose="sample")
         half = len(sampled[0].choices) // 2
         listed = [
@@ -164,7 +165,7 @@ class SearchRun:
             for t in measured
         ]
         self.journal.line(architecture_lines(listed), quiet=True)
-        self.journal.line(evaluation_lines(epoch=round + 1, step=self.evaluator.steps, accuracy=mean), quiet=True)
+        self.journal.line(evaluation_lines(epoch=number + 1, step=self.evaluator.steps, accuracy=mean), quiet=True)
         self.journal.scalars(
             {"search/accuracy": mean} | {f"search/{name}": value for name, value in self.figures[-1].items()},
             self.evaluator.steps,
@@ -174,7 +175,7 @@ class SearchRun:
         console = self.journal.console
         if console is not None:
             console.print(
-                f"round {round + 1:>3d}/{self.experiment.rounds}  accuracy of {per_round} trials {mean:.4f}{entropy}"
+                f"round {number + 1:>3d}/{self.experiment.rounds}  accuracy of {per_round} trials {mean:.4f}{entropy}"
                 f"  best of {len(listed)} samples {best.accuracy:.4f}  {self.journal.minutes:.1f} min",
                 markup=False, highlight=False, soft_wrap=True,
             )  # fmt: skip
@@ -234,7 +235,7 @@ class SearchRun:
         return report
 
     def _late_best(self, count: int) -> list[Architecture]:
-        """Different architectures from the second half of the search with the highest rewards, within the budgets if any is."""
+        """Different architectures of the search's second half with the highest rewards; in the budgets if any is."""
         experiment = self.experiment
         trials = [t for t in self.archive if t.purpose in ("search", "sample")]
         trials = trials[len(trials) // 2 :]
@@ -249,7 +250,7 @@ class SearchRun:
     def _sampled(
         self, strategy: Strategy | None, count: int, seed: list[int], known: set[Architecture]
     ) -> list[Architecture]:
-        """Different architectures from the strategy, or uniform ones; within the budgets unless these exclude nearly all."""
+        """Different architectures, the strategy's or uniform ones; in the budgets unless these exclude nearly all."""
         experiment, rng = self.experiment, np.random.default_rng(seed)
         within: dict[Architecture, Architecture] = {}
         beyond: dict[Architecture, Architecture] = {}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
+from .architecture import Architecture
 from .errors import ConfigError
 from .evaluators import Evaluator
 from .strategies import Strategy
@@ -24,7 +26,7 @@ def search(
     told: int = 0,
     tick: Callable[[], None] = lambda: None,
     after_batch: Callable[[Sequence[Trial]], None] = lambda trials: None,
-    after_round: Callable[[int], None] = lambda round: None,
+    after_round: Callable[[int], None] = lambda number: None,
 ) -> Archive:
     """Evaluate until the archive holds `trials` trials of the search; a partly filled one is gone on with.
 
@@ -45,16 +47,20 @@ def search(
         strategy.tell(known[start : start + batch])
     done = len(known)
     while done < trials:
-        round, within = divmod(done, round_trials)
+        number, within = divmod(done, round_trials)
         if within == 0:
-            evaluator.prepare(round, lambda count: strategy.ask(count, np.random.default_rng([seed, 1, round])), tick)
+            evaluator.prepare(number, partial(_ask, strategy, [seed, 1, number]), tick)
         asked = strategy.ask(batch, np.random.default_rng([seed, 0, done]))
         told_now = archive.record(asked, evaluator.evaluate(asked))
         strategy.tell(told_now)
         after_batch(told_now)
         done += batch
         if done % round_trials == 0:
-            after_round(round)
+            after_round(number)
         else:
             tick()
     return archive
+
+
+def _ask(strategy: Strategy, seed: list[int], count: int) -> list[Architecture]:
+    return list(strategy.ask(count, np.random.default_rng(seed)))

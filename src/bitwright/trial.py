@@ -114,7 +114,8 @@ class Archive:
             try:
                 with self._connection:
                     self._connection.executemany(
-                        "INSERT INTO trials (idx, purpose, architecture, accuracy, costs, seconds) VALUES (?, ?, ?, ?, ?, ?)",
+                        "INSERT INTO trials (idx, purpose, architecture, accuracy, costs, seconds)"
+                        " VALUES (?, ?, ?, ?, ?, ?)",
                         rows,
                     )
             except sqlite3.Error as error:

@@ -68,13 +68,21 @@ class _Parser(argparse.ArgumentParser):
         translated = translate(arguments, command) if self.experiment else list(arguments)
         passed: list[str] = []
         kept: list[str] = []
-        for position, word in enumerate(translated):  # --config is both here for help and the experiment's
-            behind = position and translated[position - 1] == "--config"
-            (passed if word.startswith("--config") or behind else kept).append(word)
+        while translated:
+            word = translated.pop(0)
+            if not word.startswith("--") or (
+                word.partition("=")[0] in self._option_string_actions and word != "--config"
+            ):
+                kept.append(word)
+            elif "=" in word or not translated or translated[0].startswith("--"):
+                passed.append(word)
+            else:  # an option of the experiment with its value, which is not this command's RUN
+                passed.append(f"{word}={translated.pop(0)}")
         known, rest = self.parse_known_args(kept)
-        if rest and not self.experiment:
-            raise ConfigError(f"no option {rest[0]}; `{self.prog} --help` lists them")
-        return known, [*passed, *rest]
+        passed += rest
+        if passed and not self.experiment:
+            raise ConfigError(f"no option {passed[0]}; `{self.prog} --help` lists them")
+        return known, passed
 
 
 def search(arguments: Sequence[str]) -> None:
@@ -88,7 +96,7 @@ def search(arguments: Sequence[str]) -> None:
     out = options.out or Path("runs") / (options.preset or experiment.values["dataset"]["name"])
     console = _console()
     _search(experiment, out, options.resume, console)
-    console.print(f"\nnext: bitwright train {out}", markup=False, highlight=False)
+    console.print(f"\nnext: bitwright train {out}")
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -122,7 +130,7 @@ def train(arguments: Sequence[str]) -> None:
     )
     console = _console()
     _train(TrainingRun(experiment, architecture, out), options.resume, console)
-    console.print(f"\nnext: bitwright evaluate {out if options.out else out.parent}", markup=False, highlight=False)
+    console.print(f"\nnext: bitwright evaluate {out if options.out else out.parent}")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -164,19 +172,19 @@ def show(arguments: Sequence[str]) -> None:
         raise ConfigError("name a run directory, a best.json, or an architecture with --arch")
     architecture = space.parse(options.arch) if options.arch is not None else found_architecture(best or Path(), space)
     console = _console()
-    console.print(str(architecture), markup=False, highlight=False, soft_wrap=True)
+    console.print(str(architecture))
     for kind in CELLS:
-        console.print(f"\n{kind} cell", markup=False, highlight=False)
+        console.print(f"\n{kind} cell")
         for node, edges in enumerate(space.cell(architecture, kind), start=2):
             parts = " + ".join(f"{space.operations[edge.op].name}({_node_name(edge.source)})" for edge in edges)
-            console.print(f"  node {node} = {parts}", markup=False, highlight=False)
+            console.print(f"  node {node} = {parts}")
         unused = ", ".join(_node_name(i) for i in space.unused(architecture, kind))
-        console.print(f"  output = concat({unused})", markup=False, highlight=False)
+        console.print(f"  output = concat({unused})")
     for warning in space.warnings(architecture):
-        console.print(f"warning: {warning}", markup=False, highlight=False)
+        console.print(f"warning: {warning}")
     folder = options.out or (run / "report" if run is not None else Path())
     for path in draw_cells(space, architecture, folder):
-        console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"wrote {path}")
 
 
 def data(arguments: Sequence[str]) -> None:
@@ -189,9 +197,7 @@ def data(arguments: Sequence[str]) -> None:
     if options.action == "list":
         for name in catalogue.names("datasets"):
             module = sys.modules[catalogue.find("datasets", name).__module__]
-            console.print(
-                f"{name:<15}{(module.__doc__ or '').splitlines()[0]}", markup=False, highlight=False, soft_wrap=True
-            )
+            console.print(f"{name:<15}{(module.__doc__ or '').splitlines()[0]}")
         return
     if options.name is None:
         raise ConfigError(
@@ -212,11 +218,11 @@ def data(arguments: Sequence[str]) -> None:
             raise DataError(f"{found} is not the published file: its MD5 is not {file.md5}")
     mean, deviation = loaded.pixel_statistics
     console.print(
-        f"{name}: {len(loaded.train)} training, {len(loaded.validation)} validation and {len(loaded.test)} test images of"
-        f" {'x'.join(map(str, loaded.shape))}, {len(loaded.classes)} classes\n"
-        f"training pixels: mean {', '.join(f'{m:.2f}' for m in mean)}, deviation {', '.join(f'{d:.2f}' for d in deviation)}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        f"{name}: {len(loaded.train)} training, {len(loaded.validation)} validation and {len(loaded.test)} test images"
+        f" of {'x'.join(map(str, loaded.shape))}, {len(loaded.classes)} classes\n"
+        f"training pixels: mean {', '.join(f'{m:.2f}' for m in mean)},"
+        f" deviation {', '.join(f'{d:.2f}' for d in deviation)}"
+    )
 
 
 def demo(arguments: Sequence[str]) -> None:
@@ -237,50 +243,46 @@ def demo(arguments: Sequence[str]) -> None:
     console.print()
     evaluation = evaluate_network(training.network, training.weights(), experiment.dataset)
     _print_evaluation(console, evaluation, training.architecture)
-    console.print(f"\nthe cells are drawn in {out}/report/cells.svg and cells.png, the search is reported in {out}/report/report.md",
-                  markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+    console.print(f"\nthe cells are drawn in {out}/report/cells.svg and cells.png; the search: {out}/report/report.md")
 
 
 def _search(experiment: Experiment, out: Path, resume: bool, console: Console) -> None:
     run = start_search(experiment, out, resume=resume, console=console)
     if (out / "best.json").exists():
-        console.print(f"the search in {out} is complete", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"the search in {out} is complete")
         return
     space = experiment.space
     console.print(
         f"searching {space.name} on {experiment.values['dataset']['name']} in {out}:"
-        f" {experiment.rounds} rounds of {experiment.search.updates * experiment.search.batch} trials",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        f" {experiment.rounds} rounds of {experiment.search.updates * experiment.search.batch} trials"
+    )
     report = run.execute()
     accuracy = report.best.measurement.accuracy
-    console.print(f"\nbest architecture: {report.best.architecture}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"validation accuracy with shared weights: {accuracy:.4f}", markup=False, highlight=False)
+    console.print(f"\nbest architecture: {report.best.architecture}")
+    console.print(f"validation accuracy with shared weights: {accuracy:.4f}")
     console.print(
-        f"candidates against random architectures: {report.advantage:+.4f} on average (p = {report.p_value:.2g})",
-        markup=False, highlight=False,
-    )  # fmt: skip
+        f"candidates against random architectures: {report.advantage:+.4f} on average (p = {report.p_value:.2g})"
+    )
     if report.correlation is not None:
         console.print(
-            f"rank correlation of shared-weight with stand-alone accuracy: Kendall's tau {report.correlation['kendall_tau']:.2f}"
-            f" over {len(report.compared)} architectures",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            "rank correlation of shared-weight with stand-alone accuracy: Kendall's tau"
+            f" {report.correlation['kendall_tau']:.2f} over {len(report.compared)} architectures"
+        )
     for warning in report.warnings:
-        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"warning: {warning}")
 
 
 def _train(training: TrainingRun, resume: bool, console: Console) -> None:
     training.start(resume=resume)
     if training.is_complete:
-        console.print(f"the training in {training.path} is complete", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"the training in {training.path} is complete")
         return
-    console.print(f"training {training.architecture} in {training.path}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"training {training.architecture} in {training.path}")
     fitted = training.execute(console)
     console.print(
-        f"best validation accuracy {fitted.validation_accuracy:.4f} in epoch {fitted.best_epoch}, {fitted.seconds / 60:.1f} min",
-        markup=False, highlight=False,
-    )  # fmt: skip
+        f"best validation accuracy {fitted.validation_accuracy:.4f} in epoch {fitted.best_epoch},"
+        f" {fitted.seconds / 60:.1f} min"
+    )
 
 
 def _experiment(values: dict[str, Any]) -> Experiment:
@@ -321,8 +323,7 @@ def _node_name(node: int) -> str:
 
 
 def _console() -> Console:
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=140)
+    return Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def _print_evaluation(console: Console, evaluation: Evaluation, architecture: Architecture) -> None:
@@ -347,14 +348,14 @@ def _print_evaluation(console: Console, evaluation: Evaluation, architecture: Ar
             layer.precision,
             *(f"{int(f):,}" if f else "" for f in figures),
         )
-    console.print(table, soft_wrap=True)
+    console.print(table)
     confusion = Table(title="\nconfusion: rows are the true classes", title_justify="left", box=None, pad_edge=False)
     confusion.add_column("")
     for name in evaluation.classes:
         confusion.add_column(name, justify="right")
     for name, row in zip(evaluation.classes, evaluation.confusion_matrix, strict=True):
         confusion.add_row(name, *(str(n) if n else "." for n in row))
-    console.print(confusion, soft_wrap=True)
+    console.print(confusion)
     console.print(
         f"\n{architecture}\n"
         f"test accuracy    {evaluation.test_accuracy:.4f} on {evaluation.test_images:,} images"
@@ -362,6 +363,5 @@ def _print_evaluation(console: Console, evaluation: Evaluation, architecture: Ar
         f"parameters       {evaluation.parameters:,}\n"
         f"weight bits      {evaluation.weight_bits:,} ({evaluation.weight_bits / 8192:,.1f} KiB)\n"
         f"MACs             {evaluation.macs:,}\n"
-        f"bit operations   {evaluation.bit_operations:,}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        f"bit operations   {evaluation.bit_operations:,}"
+    )

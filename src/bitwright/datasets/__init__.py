@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import socket
 import urllib.error
 import urllib.request
 import zlib
@@ -103,7 +102,7 @@ def split(images: Images, parts: Sequence[float], seed: int = 0) -> list[Images]
     """Disjoint random parts of the given fractions (the first takes the rest), each with its share of every class."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     chosen: list[list[Tensor]] = [[] for _ in parts]
-    for label in images.labels.unique():
+    for label in torch.unique(images.labels):
         rows = order[images.labels[order] == label]
         ends = np.cumsum([round(fraction * len(rows)) for fraction in parts[1:]]).tolist()
         starts = [0, *ends[:-1]] if ends else []

@@ -26,7 +26,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     expected = 4 + 4 * dimensions + math.prod(shape)
     if len(raw) != expected:
         raise DataError(
-            f"{path} is truncated or corrupt: {'x'.join(map(str, shape))} values need {expected} bytes, it has {len(raw)}"
+            f"{path} is truncated or corrupt: {'x'.join(map(str, shape))} values need {expected} bytes,"
+            f" it has {len(raw)}"
         )
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 

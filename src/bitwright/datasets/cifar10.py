@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009): 32x32 colour images, 45,000 to train, the last 5,000 of the training files to validate."""
+"""CIFAR-10 (Krizhevsky 2009): 32x32 colour images, the last 5,000 of its 50,000 training images to validate."""
 
 from __future__ import annotations
 

@@ -55,7 +55,8 @@ class SharedWeights(Evaluator):
         """
         if warmup_epochs < 0 or round_epochs < 1:
             raise ConfigError(
-                f"supernet: warmup_epochs is at least 0 and round_epochs at least 1, got {warmup_epochs} and {round_epochs}"
+                "supernet: warmup_epochs is at least 0 and round_epochs at least 1,"
+                f" got {warmup_epochs} and {round_epochs}"
             )
         self.warmup_epochs, self.round_epochs = warmup_epochs, round_epochs
         self.space, self.dataset, self.recipe, self.seed = space, dataset, recipe, seed

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,7 +147,7 @@ class _StraightThrough(torch.autograd.Function):
         return quantizer.draw(x, generator) if draw else quantizer.codes(x)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         if ctx.gradient_range is not None:
             (x,) = ctx.saved_tensors
@@ -174,7 +174,7 @@ class _Saturate(torch.autograd.Function):
         return x.clamp(lowest, highest)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(gradient, x, *_open(*ctx.gradient_range)), None, None

@@ -20,7 +20,7 @@ class Binary(Quantizer):
     """
 
     h: float | Literal["glorot"] = 1.0
-    stochastic: bool = field(default=False)  # type: ignore[assignment]
+    stochastic: bool = field(default=False)
 
     @property
     def levels(self) -> Levels:

@@ -16,7 +16,7 @@ class FixedPoint(Quantizer):
     2**bits levels from -1 to 1 - 1/m; halves round to even. Latent weights stay in [-1, 1].
     """
 
-    bits: int = 4  # type: ignore[assignment]
+    bits: int = 4
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 16:

@@ -30,8 +30,8 @@ class Uniform(Quantizer):
     per_channel: one scale for each slice of a weight's first axis instead of one for the tensor.
     """
 
-    bits: int = 8  # type: ignore[assignment]
-    signed: bool = True  # type: ignore[assignment]
+    bits: int = 8
+    signed: bool = True
     narrow: bool = True
     step: float | Literal["max_abs", "learned"] = "max_abs"
     per_channel: bool = False
@@ -70,4 +70,5 @@ class Uniform(Quantizer):
             largest = torch.linalg.vector_norm(x, float("inf"), dim=tuple(range(1, x.dim())), keepdim=True)
         else:
             largest = torch.linalg.vector_norm(x, float("inf"))
-        return largest.div_(max(-self.levels.lowest, self.levels.highest)).clamp_min_(SMALLEST_SCALE)
+        step: Tensor = largest.div_(max(-self.levels.lowest, self.levels.highest)).clamp_min_(SMALLEST_SCALE)
+        return step

@@ -54,7 +54,7 @@ class SearchReport:
 
     @property
     def correlation(self) -> dict[str, float] | None:
-        """Kendall's tau and Spearman's rho of shared-weight against stand-alone accuracy; None if too few or constant."""
+        """Kendall's tau and Spearman's rho of shared-weight and stand-alone accuracy; None if too few or constant."""
         from scipy.stats import kendalltau, spearmanr
 
         shared, alone = _accuracies([s for s, _ in self.compared]), _accuracies([a for _, a in self.compared])
@@ -131,10 +131,13 @@ class SearchReport:
             "",
             "| | n | mean | best |",
             "|---|---|---|---|",
-            f"| candidates of the search | {len(self.candidates)} | {_mean(self.candidates):.4f} | {max(_accuracies(self.candidates)):.4f} |",
-            f"| random | {len(self.random)} | {_mean(self.random):.4f} | {max(_accuracies(self.random)):.4f} |",
+            *(
+                f"| {name} | {len(trials)} | {_mean(trials):.4f} | {max(_accuracies(trials)):.4f} |"
+                for name, trials in (("candidates of the search", self.candidates), ("random", self.random))
+            ),
             "",
-            f"The candidates are {self.advantage:+.4f} better on average (one-sided Mann-Whitney p = {self.p_value:.2g})."
+            f"The candidates are {self.advantage:+.4f} better on average"
+            f" (one-sided Mann-Whitney p = {self.p_value:.2g})."
             " The shared weights have been trained on what the strategy sampled, which favours the candidates;"
             " the table below does not.",
             "",
@@ -146,7 +149,8 @@ class SearchReport:
                 "| architecture | from | shared | from scratch |",
                 "|---|---|---|---|",
                 *(
-                    f"| `{' '.join(map(str, s.architecture.choices))}` | {s.purpose} | {s.measurement.accuracy:.4f} | {a.measurement.accuracy:.4f} |"
+                    f"| `{' '.join(map(str, s.architecture.choices))}` | {s.purpose}"
+                    f" | {s.measurement.accuracy:.4f} | {a.measurement.accuracy:.4f} |"
                     for s, a in self.compared
                 ),
                 "",

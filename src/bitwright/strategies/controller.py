@@ -88,6 +88,7 @@ class Policy(nn.Module):
         self.attend_node, self.attend_state = uniform(hidden, hidden), uniform(hidden, hidden)
         self.attend = uniform(1, hidden) if attention == "additive" else None
         self.position_embedding = uniform(len(CELLS) * (2 + 5 * nodes), hidden) if position_embedding else None
+        self.fixed_bias: Tensor
         self.register_buffer("fixed_bias", torch.tensor(list(fixed_bias)), persistent=False)
 
     def forward(self, count: int, choices: Tensor | None = None, generator: torch.Generator | None = None) -> Sample:
@@ -264,7 +265,7 @@ class Controller(Strategy):
         loss = -(sample.log_probability * advantages).mean() - bonus * sample.entropy.mean()
         self.updates += 1
         self._adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), math.inf)
         self._adam.step()
         self._figures = {

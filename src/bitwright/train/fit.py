@@ -178,7 +178,7 @@ def epoch_rows(count: int, batch: int, seed: int, epoch: int, device: torch.devi
     The last minibatch is shorter; a single image, which has no batch statistics, joins the one before.
     """
     order = torch.randperm(count, generator=random_stream(device, seed, "epoch", epoch), device=device)
-    parts = list(order.split(batch))
+    parts = list(torch.split(order, batch))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
@@ -191,7 +191,7 @@ def calibrate(network: Network, weights: Weights, augmenter: Augmenter, seed: in
     device = augmenter.images.pixels.device
     generator = random_stream(device, seed, "calibration")
     order = torch.randperm(len(augmenter.images), generator=generator, device=device)
-    batches = order[: CALIBRATION_BATCH * CALIBRATION_BATCHES].split(CALIBRATION_BATCH)
+    batches = torch.split(order[: CALIBRATION_BATCH * CALIBRATION_BATCHES], CALIBRATION_BATCH)
     for i, rows in enumerate(batches):
         if len(rows) > 1:
             images, _ = augmenter.batch(rows, generator)

@@ -61,7 +61,7 @@ class Optimizer:
             self._torch = torch.optim.Adam(settings, lr=recipe.lr, betas=betas, eps=recipe.adam_epsilon, fused=True)
 
     def step(self, names: Iterable[str], rate: float) -> Tensor:
-        """Update the named tensors from their gradients, clear these, and return the gradient's norm before clipping."""
+        """Update the named tensors from their gradients, clear these, and return the norm before clipping."""
         used = [(name, self._parameters[name]) for name in names if self._parameters[name].grad is not None]
         norm = nn.utils.clip_grad_norm_([p for _, p in used], self.clip_norm or float("inf"))
         members: list[list[nn.Parameter]] = [[] for _ in self._scales]

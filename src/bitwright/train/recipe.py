@@ -100,7 +100,7 @@ class Recipe:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 numbers faster than float32 ones."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     read = getattr(torch.cpu, "get_capabilities", None)  # torch 2.6 does not have it
     capabilities = {} if read is None else read()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -40,7 +40,7 @@ def exponential(highest: float, lowest: float, epochs: int) -> Schedule:
     """From `highest` in the first epoch by a constant factor per epoch, which would reach `lowest` after the last."""
 
     def rate(epoch: float) -> float:
-        return highest * (lowest / highest) ** (math.floor(epoch) / epochs)
+        return highest * math.pow(lowest / highest, math.floor(epoch) / epochs)
 
     return rate
 
