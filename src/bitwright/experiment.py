@@ -9,6 +9,7 @@
     training: its Recipe
 
 An option is looked up in this order: the command line, `--config` files, the preset, the defaults of the constructors.
+A file may start from presets itself: `preset: mnist-quick`.
 """
 
 from __future__ import annotations
@@ -188,7 +189,10 @@ def presets() -> dict[str, str]:
 
 
 def resolve(arguments: Sequence[str], preset: str | None = None) -> dict[str, Any]:
-    """Every option of an experiment, from `--section.option value` and `--config FILE` arguments and a preset."""
+    """Every option of an experiment, from `--section.option value` and `--config FILE` arguments and a preset.
+
+    preset: a name, or several with commas between, of which later ones win.
+    """
     layers = _layers(arguments, preset)
     names = {section: _name(section, layers, arguments) for section in COMPONENTS}
     parser = experiment_parser(names)
@@ -251,21 +255,31 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _layers(arguments: Sequence[str], preset: str | None) -> list[dict[str, Any]]:
     """The configurations that come before the command line, weakest first."""
-    layers = []
-    if preset is not None:
-        if preset not in presets():
-            raise ConfigError(f"no preset {preset!r}: {', '.join(presets())}")
-        layers.append(
-            yaml.safe_load(files(__package__).joinpath("presets", f"{preset}.yaml").read_text(encoding="utf-8"))
-        )
+    layers = [] if preset is None else _preset_layers(preset)
     for position, argument in enumerate(arguments):
         if argument.startswith("--config="):
-            layers.append(read_yaml(Path(argument.removeprefix("--config="))))
+            layers += _file_layers(read_yaml(Path(argument.removeprefix("--config="))))
         elif argument == "--config":
             if position + 1 == len(arguments):
                 raise ConfigError("--config wants the name of a YAML file")
-            layers.append(read_yaml(Path(arguments[position + 1])))
+            layers += _file_layers(read_yaml(Path(arguments[position + 1])))
     return layers
+
+
+def _preset_layers(preset: str) -> list[dict[str, Any]]:
+    layers = []
+    for name in preset.split(","):
+        if name not in presets():
+            raise ConfigError(f"no preset {name!r}: {', '.join(presets())}")
+        text = files(__package__).joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
+        layers += _file_layers(yaml.safe_load(text))
+    return layers
+
+
+def _file_layers(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a file says, on top of the presets that it names under `preset`."""
+    below = content.pop("preset", None)
+    return [*([] if below is None else _preset_layers(str(below))), content]
 
 
 def _name(section: str, layers: Sequence[dict[str, Any]], arguments: Sequence[str]) -> str:

@@ -43,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action="store_true", help="show this text")
         self.experiment = experiment
         if experiment:
-            self.add_argument("--preset", help=f"where options start from: {', '.join(presets())}")
+            self.add_argument("--preset", help=f"where options start from, one or NAME,NAME: {', '.join(presets())}")
             self.add_argument(
                 "--dataset",
                 metavar="NAME",
