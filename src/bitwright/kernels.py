@@ -95,11 +95,13 @@ def average_pool2d(x: Tensor, kernel: int, stride: int = 1, padding: int = 0) ->
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # it outlives the call that makes it
 def _ones(channels: int, kernel: int, dtype: torch.dtype) -> Tensor:
     return torch.ones(channels, 1, kernel, kernel, dtype=dtype)
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)
 def _counts(height: int, width: int, kernel: int, stride: int, padding: int) -> Tensor:
     return sum_pool2d(torch.ones(1, 1, height, width), kernel, stride, padding)
 

@@ -77,14 +77,13 @@ class Weights(nn.Module):
         for position, node in enumerate(network.nodes):
             shape = network.shapes[position]
             match node.op:
-                case Conv2d(weight=quantizer) | DepthwiseConv2d(weight=quantizer):
-                    for each in network.weights(position):
-                        self._add_weight(each, quantizer, gain=2.0)
-                    self._add_scale(node.key, quantizer, [self[w.name] for w in network.weights(position)])
-                case Linear(weight=quantizer):
-                    for each in network.weights(position):
-                        self._add_weight(each, quantizer, gain=1.0)
-                    self._add_scale(node.key, quantizer, [self[w.name] for w in network.weights(position)])
+                case Conv2d(weight=quantizer) | DepthwiseConv2d(weight=quantizer) | Linear(weight=quantizer):
+                    blocks = network.weights(position)
+                    if len({quantizer.latent_bound(block.fans) for block in blocks}) > 1:
+                        raise InvalidNetwork(f"{node.key}: blocks of different Glorot H have no sum; give H a number")
+                    for block in blocks:
+                        self._add_weight(block, quantizer, gain=1.0 if isinstance(node.op, Linear) else 2.0)
+                    self._add_scale(node.key, quantizer, [self[b.name] for b in blocks], blocks[0].fans)
                 case BatchNorm(activation=quantizer):
                     if f"{node.key}/gain" not in self._parameters:
                         self.register_parameter(f"{node.key}/gain", nn.Parameter(torch.ones(shape[0])))
@@ -115,14 +114,15 @@ class Weights(nn.Module):
         if quantizer.levels is not None:
             self.latents[weight.name] = Latent(quantizer, weight.fans)
 
-    def _add_scale(self, key: str, quantizer: Quantizer, latents: Sequence[Tensor]) -> None:
+    def _add_scale(self, key: str, quantizer: Quantizer, latents: Sequence[Tensor], fans: Fans | None = None) -> None:
+        """A learned scale starts from the blocks it is first added with."""
         levels = quantizer.levels
         if levels is None:
             return
         if quantizer.learns_scale:
             name = f"{key}/log2_scale"
             if name not in self._parameters:
-                start = quantizer.scale(_joined(latents), None) if latents else LEARNED_RANGE / levels.highest
+                start = quantizer.scale(_joined(latents), fans) if latents else LEARNED_RANGE / levels.highest
                 self.register_parameter(name, nn.Parameter(torch.as_tensor(start, dtype=torch.float32).detach().log2()))
             return
         measured = not latents and not isinstance(quantizer.scale(torch.zeros(1), None), float)
@@ -142,8 +142,9 @@ class Weights(nn.Module):
         return None if mean is None or variance is None else (mean, variance)
 
     def running_max(self, key: str) -> Tensor:
-        running = self._buffers[f"{key}/max_abs"]
-        assert running is not None
+        running = self._buffers.get(f"{key}/max_abs")
+        if running is None:
+            raise InvalidNetwork(f"the weights hold no range of {key!r}; add the network to them first")
         return running
 
 
@@ -219,6 +220,8 @@ def run(
                 doomed.setdefault(last, []).append(position)
     for position, node in enumerate(network.nodes):
         inputs = [value for i in node.inputs if (value := values[i]) is not None]
+        if training is None:
+            inputs = _widened(network, position, inputs)
         if len(inputs) > 1 and isinstance(node.op, (Concat, Conv2d, Linear)):
             if node.inputs not in joined:
                 joined[node.inputs] = _concat(inputs)
@@ -244,26 +247,26 @@ def _run_node(
     generator = None if training is None else training.generator
     match node.op:
         case Input(offset=offset, scale=scale) as op:
-            centred = x.float() - _channelwise(offset, x.device)
+            centred = x.float() - _channelwise(offset, x.dim(), x.device)
             if op.is_integer:
                 return Quantized(centred.to(dtype), scale[0])
-            return Quantized(centred.mul_(_channelwise(scale, x.device)).to(dtype), 1.0)
+            return Quantized(centred.mul_(_channelwise(scale, x.dim(), x.device)).to(dtype), 1.0)
         case Conv2d(kernel=kernel, weight=quantizer, stride=stride):
-            (a,) = inputs
+            a = _of_one_scale(inputs[0])
             w = _weight(network, position, weights, quantizer, training)
-            codes, padding = _padded(_widened(network, position, a.codes, training), kernel, stride)
+            codes, padding = _padded(a.codes, kernel, stride)
             result = F.conv2d(codes, w.codes.to(codes.dtype), stride=stride, padding=padding)
-            return Quantized(result.to(a.codes.dtype), _product(a.scale, w.scale))
+            return Quantized(result, _product(a.scale, w.scale))
         case DepthwiseConv2d(kernel=kernel, weight=quantizer, stride=stride):
             (a,) = inputs
             w = _weight(network, position, weights, quantizer, training)
-            codes, padding = _padded(_widened(network, position, a.codes, training), kernel, stride)
+            codes, padding = _padded(a.codes, kernel, stride)
             result = depthwise_conv2d(codes, w.codes.to(codes.dtype), stride, padding)
-            return Quantized(result.to(a.codes.dtype), _product(a.scale, w.scale))
+            return Quantized(result, _product(a.scale, w.scale))
         case Linear(weight=quantizer):
-            (a,) = inputs
+            a = _of_one_scale(inputs[0])
             w = _weight(network, position, weights, quantizer, training)
-            codes = _widened(network, position, a.codes.float(), training)
+            codes = _float(a.codes)
             return Quantized(F.linear(codes, w.codes.to(codes.dtype)), _product(a.scale, w.scale))
         case BatchNorm(activation=quantizer, epsilon=epsilon):
             return _batch_norm(node.key, weights, inputs[0].codes, quantizer, epsilon, training)
@@ -299,8 +302,8 @@ def _run_node(
         case GlobalSumPool():
             (a,) = inputs
             _, _, height, width = a.codes.shape
-            codes = _widened(network, position, a.codes.float(), training)
-            return Quantized(codes.sum((2, 3)), _product(a.scale, 1 / (height * width)))
+            per_map = a.scale if isinstance(a.scale, float) else a.scale.flatten(1)
+            return Quantized(_float(a.codes).sum((2, 3)), _product(per_map, 1 / (height * width)))
         case Add(saturate=levels):
             left, right = inputs
             if not _same(left.scale, right.scale):
@@ -317,7 +320,8 @@ def _run_node(
             dropped = rate * (0.0 if training is None else training.drop_path)
             if generator is None or dropped == 0.0:
                 return a
-            kept = torch.rand((len(a.codes), 1, 1, 1), generator=generator, device=a.codes.device) >= dropped
+            per_image = (len(a.codes), *[1] * (a.codes.dim() - 1))
+            kept = torch.rand(per_image, generator=generator, device=a.codes.device) >= dropped
             return Quantized(a.codes * kept.to(a.codes.dtype).div_(1 - dropped), a.scale)
         case Dropout(rate=rate):
             (a,) = inputs
@@ -333,27 +337,30 @@ def _batch_norm(
     key: str, weights: Weights, codes: Tensor, quantizer: Quantizer, epsilon: float, training: Training | None
 ) -> Quantized:
     gain, offset = weights[f"{key}/gain"], weights[f"{key}/offset"]
-    scale: Scale = 1.0
-    if quantizer.levels is not None and not quantizer.learns_scale:
-        fixed = quantizer.scale(codes.new_zeros(1), None)
-        if isinstance(fixed, float):  # the normalisation then gives code units at no cost
-            scale = fixed
-            if scale != 1.0:
-                gain, offset = gain / scale, offset / scale
     statistics = weights.statistics(key)
+    narrow = gain.dtype
+    if codes.dtype == torch.float64 and narrow != torch.float64:  # accumulators that float32 does not hold
+        gain, offset = gain.double(), offset.double()
+        statistics = statistics and (statistics[0].double(), statistics[1].double())
+    fixed = None if quantizer.levels is None or quantizer.learns_scale else quantizer.scale(codes.new_zeros(1), None)
+    if isinstance(fixed, float) and fixed != 1.0:  # the normalisation then gives code units at no cost
+        gain, offset = gain / fixed, offset / fixed
     if training is None and statistics is not None:
         normal = F.batch_norm(codes, *statistics, gain, offset, False, 0.0, epsilon)
     else:
         momentum = 0.0 if training is None else training.momentum
         mean, variance = statistics or (None, None)
         normal = F.batch_norm(codes, mean, variance, gain, offset, True, momentum, epsilon)
+    if normal.dtype == torch.float64:
+        normal = normal.to(narrow)
     generator = None if training is None else training.generator
     if quantizer.levels is None:
         return Quantized(quantizer.codes(normal), 1.0)
-    if quantizer.learns_scale or f"{key}/max_abs" in weights._buffers:
-        scale = _activation_scale(key, weights, quantizer, normal, training)
-        return quantize(quantizer, normal, scale, training=generator is not None, generator=generator)
-    return Quantized(straight_through(quantizer, normal, training=generator is not None, generator=generator), scale)
+    if isinstance(fixed, float):
+        codes = straight_through(quantizer, normal, training=generator is not None, generator=generator)
+        return Quantized(codes, fixed)
+    scale = _activation_scale(key, weights, quantizer, normal, training)
+    return quantize(quantizer, normal, scale, training=generator is not None, generator=generator)
 
 
 def _weight(
@@ -417,8 +424,9 @@ def _product(a: Scale, b: Scale) -> Scale:
 
 
 @lru_cache(maxsize=64)
-def _channelwise(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, device=device).reshape(1, -1, 1, 1)
+@torch.inference_mode(False)  # it outlives the call that makes it
+def _channelwise(values: tuple[float, ...], dimensions: int, device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).reshape(1, -1, *[1] * (dimensions - 2))
 
 
 def _padded(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> tuple[Tensor, int]:
@@ -430,13 +438,22 @@ def _padded(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> tuple[Te
     return F.pad(x, (left, right, top, bottom), value=value), 0
 
 
-def _widened(network: Network, position: int, codes: Tensor, training: Training | None) -> Tensor:
-    """In evaluation, float64 codes where float32 might not hold every accumulator exactly."""
-    if training is None and codes.dtype == torch.float32:
-        bound = network.ranges[position]
-        if bound is not None and bound.magnitude >= EXACT_IN_FLOAT32:
-            return codes.double()
-    return codes
+def _widened(network: Network, position: int, inputs: list[Quantized]) -> list[Quantized]:
+    """The inputs of a node in float64 where float32 might not hold its integers exactly."""
+    bound = network.ranges[position]
+    if bound is None or bound.magnitude < EXACT_IN_FLOAT32:
+        return inputs
+    return [Quantized(each.codes.double(), each.scale) for each in inputs]
+
+
+def _float(codes: Tensor) -> Tensor:
+    """Codes that are summed by the thousand: not in bfloat16."""
+    return codes.float() if codes.dtype == torch.bfloat16 else codes
+
+
+def _of_one_scale(x: Quantized) -> Quantized:
+    """Reals where every channel has its own scale, which an operation that mixes channels cannot multiply last."""
+    return x if isinstance(x.scale, float) or x.scale.numel() == 1 else Quantized(x.real, 1.0)
 
 
 def _stream(seed: int, name: str) -> int:

@@ -227,6 +227,8 @@ class Network:
                 raise InvalidNetwork(
                     f"node {position} ({_name(node.op)}) takes {wanted or 'some'} inputs, got {len(node.inputs)}"
                 )
+        if self.auxiliary is not None and not 0 <= self.auxiliary < len(self.nodes):
+            raise InvalidNetwork(f"the auxiliary output is node {self.auxiliary} of {len(self.nodes)}")
 
     @cached_property
     def shapes(self) -> list[Shape]:
@@ -333,6 +335,8 @@ def _name(op: Op) -> str:
 def _shape(op: Op, inputs: Sequence[Shape]) -> Shape:
     match op:
         case Input(shape=shape):
+            if len(shape) not in (1, 3):
+                raise ValueError(f"an image has channels, height and width, a vector one size; got {shape}")
             return shape
         case Conv2d(filters=filters, stride=stride):
             if len({s[1:] for s in inputs}) > 1:
@@ -359,7 +363,11 @@ def _shape(op: Op, inputs: Sequence[Shape]) -> Shape:
         case GlobalSumPool():
             channels, _, _ = inputs[0]
             return (channels,)
-        case BatchNorm() | Activation() | Shift2d() | DropPath() | Dropout():
+        case Shift2d():
+            if len(inputs[0]) != 3:
+                raise ValueError(f"shifts images, got {inputs[0]}")
+            return inputs[0]
+        case BatchNorm() | Activation() | DropPath() | Dropout():
             return inputs[0]
         case Add():
             if inputs[0] != inputs[1]:
@@ -398,7 +406,7 @@ def _range(op: Op, inputs: Sequence[Range | None], shapes: Sequence[Shape], shap
             if inputs[0] is None or inputs[1] is None:
                 return None
             if saturate is not None:
-                return Range.of(saturate)
+                return Range.between(saturate.lowest, saturate.highest)  # -1 + 1 is 0, which is no binary level
             return Range.between(inputs[0].lowest + inputs[1].lowest, inputs[0].highest + inputs[1].highest)
         case Concat():
             known = [r for r in inputs if r is not None]

@@ -99,7 +99,10 @@ class Quantizer(ABC):
     @property
     @abstractmethod
     def gradient_range(self) -> tuple[float, float] | None:
-        """Where the straight-through gradient passes, in code units; None for everywhere."""
+        """Where the straight-through gradient passes, in code units; None for everywhere.
+
+        Quantizers without levels have the gradient of their function instead.
+        """
 
     @abstractmethod
     def scale(self, x: Tensor, fans: Fans | None) -> Scale:
@@ -169,7 +172,7 @@ def straight_through(
 class _Saturate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, lowest: int, highest: int) -> Tensor:
-        ctx.gradient_range = rounded_range(lowest, highest)
+        ctx.gradient_range = float(lowest), float(highest)
         ctx.save_for_backward(x)
         return x.clamp(lowest, highest)
 

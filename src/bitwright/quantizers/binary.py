@@ -35,8 +35,8 @@ class Binary(Quantizer):
 
     def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         uniform = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        # x > 2u - 1 has probability clip((x + 1) / 2, 0, 1)
-        return torch.copysign(x.new_ones(()), x.sub(uniform.mul_(2).sub_(1)) + 0.0)
+        # u is in [0, 1), so x >= 1 - 2u never holds for x = -1 and always for x = 1
+        return torch.copysign(x.new_ones(()), x.sub(uniform.mul_(-2).add_(1)) + 0.0)
 
     def scale(self, x: Tensor, fans: Fans | None) -> float:
         return half_width(self.h, fans)

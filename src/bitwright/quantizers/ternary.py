@@ -36,8 +36,9 @@ class Ternary(Quantizer):
         return (-1.0, 1.0) if self.clip_gradient else None
 
     def codes(self, x: Tensor) -> Tensor:
-        # ceil(x - 1/2) is 1 above one half and -1 at minus one half: the asymmetric ties of the definition
-        return torch.sub(x, 0.5).ceil_().clamp_(-1.0, 1.0)
+        x = x.detach()
+        above = torch.gt(x, 0.5, out=torch.empty_like(x))  # not as booleans, whose conversion takes far longer
+        return above.sub_(torch.le(x, -0.5, out=torch.empty_like(x)))
 
     def scale(self, x: Tensor, fans: Fans | None) -> float:
         return half_width(self.h, fans)

@@ -27,7 +27,7 @@ class Uniform(Quantizer):
         `narrow` leaves out the lowest.
     step: the scale s: a number; "max_abs" for max|x| / max|code|, recomputed from each weight, for an activation
         from a running mean of the batches' maxima; "learned" for a trained scale that starts at "max_abs".
-    per_channel: one scale for each slice of a weight's first axis instead of one for the tensor.
+    per_channel: one scale for each slice of a weight's first axis instead of one for the tensor; activations have one.
     """
 
     bits: int = 8
@@ -66,7 +66,7 @@ class Uniform(Quantizer):
         if not isinstance(self.step, str):
             return float(self.step)
         x = x.detach()
-        if self.per_channel:
+        if self.per_channel and fans is not None:
             largest = torch.linalg.vector_norm(x, float("inf"), dim=tuple(range(1, x.dim())), keepdim=True)
         else:
             largest = torch.linalg.vector_norm(x, float("inf"))

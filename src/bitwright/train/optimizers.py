@@ -43,7 +43,7 @@ class Optimizer:
             bound = None if latent is None else latent.quantizer.latent_bound(latent.fans)
             if bound is not None:
                 self._bounds[name] = bound
-            decays = bound is None and parameter.dim() > 1
+            decays = bound is None and parameter.dim() > 1 and not name.endswith("/log2_scale")
             key = (update_scale(weights, name, recipe), recipe.weight_decay if decays else 0.0)
             self._group_of[name] = groups.setdefault(key, len(groups))
         self._scales = [scale for scale, _ in groups]
