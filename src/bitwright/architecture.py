@@ -34,7 +34,7 @@ class Architecture:
         """Read the text form; raises InvalidArchitecture where `text` is not one."""
         space, bracket, rest = text.strip().partition("(")
         try:
-            if not bracket or not rest.endswith(")"):
+            if not space or not bracket or not rest.endswith(")"):
                 raise ValueError
             return cls(space, tuple(int(c) for c in rest[:-1].split()))
         except ValueError:

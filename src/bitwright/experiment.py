@@ -209,7 +209,7 @@ def resolve(arguments: Sequence[str], preset: str | None = None) -> dict[str, An
         parsed = parser.parse_args([a for a in rest if not a.startswith("--config=")], namespace=start)
     except (jsonargparse.ArgumentError, TypeError, ValueError, KeyError) as error:
         raise ConfigError(_explained(_one_line(error), parser)) from None
-    values: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False, skip_validation=True))
+    values: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_unset=False, skip_validation=True))
     for section, name in names.items():
         values[section]["name"] = name
     Experiment(values)

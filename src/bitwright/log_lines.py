@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 RULE = "-" * 80
+NUMBER = r"-?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf)(?![.\w])"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def child_line(
     *, epoch: int, step: int, loss: float, rate: float, norm: float, correct: int, batch: int, minutes: float
 ) -> str:
     return (
-        f"epoch = {epoch:<6d}ch_step = {step:<6d} loss = {loss:<8.6f}   lr = {rate:<8.4f} |g| = {norm:<8.4f}"
+        f"epoch = {epoch:<5d} ch_step = {step:<6d} loss = {loss:<8.6f}   lr = {rate:<8.4f} |g| = {norm:<8.4f}"
         f" tr_acc = {correct:>3d}/{batch:<3d}   mins = {minutes:<10.2f}"
     )
 
@@ -93,14 +94,15 @@ def read_log(lines: Iterable[str]) -> SearchLog:
     pending = ""
     for line in lines:
         text = line.split("#")[0].strip()
-        if pending:  # numpy breaks long arrays into several lines
-            text, pending = f"{pending} {text}", ""
+        if pending and re.fullmatch(r"[\d\s]*\]?", text):  # numpy breaks long arrays into several lines
+            text = f"{pending} {text}"
+        pending = ""
         if text.startswith("[") and "]" not in text:
             pending = text
             continue
         if match := re.fullmatch(r"\[([\d\s]+)\]", text):
             arrays.append(tuple(int(word) for word in match[1].split()))
-        elif match := re.match(r"val_acc\s*=\s*([\d.]+)", text):
+        elif match := re.match(rf"val_acc\s*=\s*({NUMBER})", text):
             if len(arrays) >= 2:
                 log.architectures.append(SampledArchitecture(arrays[-2], arrays[-1], float(match[1])))
             arrays = []
@@ -110,14 +112,14 @@ def read_log(lines: Iterable[str]) -> SearchLog:
             log.controller.append(_fields(text))
         elif match := re.match(r"Epoch\s+(\d+): Eval", text):
             log.evaluations.append({"epoch": float(match[1])})
-        elif (match := re.match(r"(valid_accuracy|test_accuracy):\s*([\d.]+)", text)) and log.evaluations:
+        elif (match := re.match(rf"(valid_accuracy|test_accuracy):\s*({NUMBER})", text)) and log.evaluations:
             log.evaluations[-1][match[1]] = float(match[2])
     return log
 
 
 def _fields(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
-    for name, number, whole in re.findall(r"([\w|]+)\s*=\s*(-?[\d.]+(?:e-?\d+)?)(?:\s*/\s*(\d+))?", text):
+    for name, number, whole in re.findall(rf"([\w|]+)\s*=\s*({NUMBER})(?:\s*/\s*(\d+))?", text):
         found[name] = float(number)
         if whole:
             found[f"{name}_of"] = float(whole)

@@ -87,7 +87,7 @@ class Archive:
             for index, text, accuracy, seconds, costs, purpose in rows:
                 measurement = Measurement(accuracy, seconds, json.loads(costs))
                 self._trials.append(Trial(index, Architecture.parse(text), measurement, purpose))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError, TypeError) as error:  # rows of another program are of the latter kinds
             raise StorageError(f"cannot use the archive {path}: {error}") from None
 
     def record(
@@ -160,7 +160,7 @@ class Archive:
 
 
 def pareto_front(trials: Iterable[Trial], cost: str) -> list[Trial]:
-    """Trials that no other trial beats in both accuracy and `cost`, cheapest first."""
+    """Trials that no other trial beats in accuracy or `cost` without being worse in the other, cheapest first."""
     front: list[Trial] = []
     for trial in sorted(trials, key=lambda t: (t.measurement.costs[cost], -t.measurement.accuracy)):
         if not front or trial.measurement.accuracy > front[-1].measurement.accuracy:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
 import zlib
@@ -91,6 +92,8 @@ class RemoteFile:
 
 def hold_out(images: Images, count: int, *, name: str) -> tuple[Images, Images]:
     """All but the last `count` images, and these."""
+    if len(images) < 2:
+        raise DataError(f"{name}: {len(images)} training images are too few to hold some out")
     if not 0 < count < len(images):
         raise ConfigError(
             f"{name}: validation takes 1 to {len(images) - 1} of the {len(images)} training images, got {count}"
@@ -100,6 +103,10 @@ def hold_out(images: Images, count: int, *, name: str) -> tuple[Images, Images]:
 
 def split(images: Images, parts: Sequence[float], seed: int = 0) -> list[Images]:
     """Disjoint random parts of the given fractions (the first takes the rest), each with its share of every class."""
+    if any(not 0 < fraction < 1 for fraction in parts[1:]) or not sum(parts[1:]) < 1:
+        raise ConfigError(
+            f"validation and test are fractions above 0 that leave something to train on, got {list(parts[1:])}"
+        )
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     chosen: list[list[Tensor]] = [[] for _ in parts]
     for label in torch.unique(images.labels):
@@ -145,7 +152,7 @@ def download(files: Sequence[RemoteFile], folder: Path, *, name: str) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             with urllib.request.urlopen(file.url, timeout=CONNECT_SECONDS) as response:
                 content: bytes = response.read()
-        except (TimeoutError, urllib.error.URLError, ConnectionError) as error:
+        except (TimeoutError, urllib.error.URLError, ConnectionError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise DataError(
                 f"{name} is not in {folder} and {file.url} cannot be reached ({reason});"
@@ -156,5 +163,8 @@ def download(files: Sequence[RemoteFile], folder: Path, *, name: str) -> None:
         if hashlib.md5(content).hexdigest() != file.md5:
             raise DataError(f"{file.url} arrived with a wrong checksum; nothing was kept, try again")
         part = target.with_suffix(target.suffix + ".part")
-        part.write_bytes(content)
-        part.replace(target)
+        try:
+            part.write_bytes(content)
+            part.replace(target)
+        except OSError as error:
+            raise DataError(f"{name}: cannot write to {folder}: {error.strerror}") from None

@@ -61,5 +61,8 @@ def load_idx(
         parts[part] = Images(
             torch.from_numpy(arrays[0].copy())[..., None], torch.from_numpy(arrays[1].astype(np.int64))
         )
+    shapes = {tuple(images.pixels.shape[1:3]) for images in parts.values()}
+    if len(shapes) > 1:
+        raise DataError(f"{name}: training and test images have different sizes, {sorted(shapes)}")
     train, held_out = hold_out(parts["train"], validation, name=name)
     return Dataset(name, classes, train, held_out, parts["test"])

@@ -51,7 +51,10 @@ def _read(root: Path) -> tuple[Images, Images]:
         with tarfile.open(folder / FILES[0].name) as archive:
             archive.extractall(folder, filter="data")
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{folder / FILES[0].name} is truncated or corrupt ({error})") from None
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{folder / FILES[0].name} is truncated or corrupt ({reason})") from None
+    if not (folder / BINARY).is_dir() and not (folder / PYTHON).is_dir():
+        raise DataError(f"{folder / FILES[0].name} is an archive, but not of CIFAR-10: it holds no {PYTHON}/")
     return _read(folder)
 
 
@@ -61,9 +64,9 @@ def _joined(parts: list[Images]) -> Images:
 
 def _images(path: Path, rows: np.ndarray, labels: np.ndarray) -> Images:
     """rows: (N, 3072) bytes, red, green and blue planes one after the other."""
-    if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3072 or len(rows) != len(labels):
-        raise DataError(f"{path} is truncated or corrupt: it holds {rows.shape} {rows.dtype} and {len(labels)} labels")
-    if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(CLASSES):
+    if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3072 or labels.shape != rows.shape[:1]:
+        raise DataError(f"{path} is truncated or corrupt: {rows.shape} {rows.dtype} and labels of {labels.shape}")
+    if len(labels) == 0 or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(CLASSES):
         raise DataError(f"{path} is truncated or corrupt: labels are 0 to 9")
     pixels = torch.from_numpy(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).copy())
     return Images(pixels, torch.from_numpy(labels.astype(np.int64)))
@@ -122,11 +125,14 @@ def _parquet(path: Path) -> Images:
         )
         encoded = [cell["bytes"] if isinstance(cell, dict) else cell for cell in table.column(image).to_pylist()]
         labels = np.asarray(table.column(label).to_pylist())
-    except (pyarrow.ArrowException, OSError, StopIteration, KeyError) as error:
+        if not encoded or any(not isinstance(content, bytes) for content in encoded):
+            raise ValueError("images are encoded bytes, one or more")
+    except (pyarrow.ArrowException, OSError, StopIteration, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is no readable parquet table of images and labels ({type(error).__name__}: {error})"
         ) from None
-    pixels = np.stack([decode(io.BytesIO(content), f"{path} row {row}", "RGB") for row, content in enumerate(encoded)])
-    if pixels.shape[1:] != (32, 32, 3):
-        raise DataError(f"{path} holds images of {pixels.shape[1:]}, CIFAR-10's are (32, 32, 3)")
+    decoded = [decode(io.BytesIO(content), f"{path} row {row}", "RGB") for row, content in enumerate(encoded)]
+    if any(image.shape != (32, 32, 3) for image in decoded):
+        raise DataError(f"{path} holds images that are not (32, 32, 3), as CIFAR-10's are")
+    pixels = np.stack(decoded)
     return _images(path, pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1), labels)

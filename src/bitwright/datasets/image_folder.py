@@ -27,7 +27,7 @@ def load(root: Path, size: int | None = None, validation: float = 0.1, test: flo
     if found["train"] is None and (found["validation"] or found["test"]):
         found["train"] = found.pop("validation") or found.pop("test")
     folders = {part: folder for part, folder in found.items() if folder is not None} or {"train": root}
-    classes = tuple(sorted(p.name for p in folders["train"].iterdir() if p.is_dir()))
+    classes = tuple(sorted(p.name for p in folders["train"].iterdir() if p.is_dir() and not p.name.startswith(".")))
     if len(classes) < 2:
         raise DataError(f"{folders['train']} should hold one folder per class, at least two; found {len(classes)}")
     files = {part: _files(folder, classes) for part, folder in folders.items()}
@@ -55,6 +55,8 @@ def decode(file: IO[bytes] | Path, name: str, mode: str, size: int | None = None
 
     try:
         with Image.open(file) as opened:
+            if opened.mode.startswith("I") or opened.mode == "F":
+                raise DataError(f"{name} has more than 8 bits per pixel; convert it to 8 bits first")
             image = opened.convert(mode)
             if size is not None:
                 image = image.resize((size, size), Image.Resampling.BILINEAR)
@@ -65,7 +67,7 @@ def decode(file: IO[bytes] | Path, name: str, mode: str, size: int | None = None
 
 
 def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    unknown = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes)
+    unknown = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes and p.name[0] != ".")
     if unknown:
         raise DataError(f"{folder} has classes that the training part has not: {', '.join(unknown[:5])}")
     listed = [
@@ -85,7 +87,7 @@ def _mode(path: Path) -> str:
 
     try:
         with Image.open(path) as image:
-            return "L" if image.mode in ("L", "1", "I;16") else "RGB"
+            return "L" if image.mode in ("L", "1") else "RGB"
     except OSError as error:
         raise DataError(f"{path} is truncated, corrupt or no image ({error})") from None
 

@@ -107,8 +107,11 @@ def correlation_figure(shared: Sequence[float], alone: Sequence[float], tau: flo
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write an .svg or .png."""
-    metadata = {"Date": None} if path.suffix == ".svg" else None  # the same picture makes the same file
-    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=130, metadata=metadata))
+    from matplotlib import rc_context
+
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with rc_context({"svg.hashsalt": "bitwright"}):  # the same picture makes the same file
+        write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=130, metadata=metadata))
     return path
 
 

@@ -65,13 +65,15 @@ class SearchSpace(ABC):
 
     def parse(self, text: str) -> Architecture:
         """Read `space(0 2 1 4)` or the bare integers, divided by blanks or commas, with or without brackets."""
-        match = re.fullmatch(r"\s*(?:(\w+)\s*\()?\s*([-\d\s,;\[\]]*)\)?\s*", text)
+        match = re.fullmatch(r"\s*(?:(\w*)\s*\(([^()]*)\)|([^()]*))\s*", text)
         if match is None:
             raise InvalidArchitecture(f"an architecture is integers divided by blanks, got {text!r}")
-        if match[1] not in (None, self.name):
+        if match[1] not in (None, "", self.name):
             raise InvalidArchitecture(f"this is an architecture of {match[1]}, not of {self.name}")
         try:
-            return self.architecture([int(word) for word in re.split(r"[\s,;\[\]]+", match[2]) if word])
+            return self.architecture(
+                [int(word) for word in re.split(r"[\s,;\[\]]+", match[2] or match[3] or "") if word]
+            )
         except ValueError as error:
             if isinstance(error, InvalidArchitecture):
                 raise

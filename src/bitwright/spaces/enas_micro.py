@@ -151,8 +151,11 @@ class EnasMicro(SearchSpace):
             raise ConfigError(
                 f"enas_micro: an image of {self.image[1]}x{self.image[2]} cannot be halved {len(positions)} times"
             )
-        if self.wiring == "classic" and self.filters % 2 and 0 in positions:
-            raise ConfigError("enas_micro: the classic wiring needs an even number of filters")
+        for field in ("pixel_mean", "pixel_std"):
+            if len(getattr(self, field)) not in (1, self.image[0]):
+                raise ConfigError(f"enas_micro: {field} has one number per channel, got {list(getattr(self, field))}")
+        if not all(std > 0 for std in self.pixel_std):
+            raise ConfigError(f"enas_micro: pixel_std is positive, got {list(self.pixel_std)}")
 
     @cached_property
     def reduction_cells(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ dot product, advantages are normalised, and an entropy bonus that fades keeps it
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -200,7 +201,7 @@ class Controller(Strategy):
         fixed_conv_bias: float = 0.0,
         normalise_advantages: bool = True,
         entropy_weight: float = 0.0,
-        entropy_bonus: float = 0.1,
+        entropy_bonus: float = 0.2,
         entropy_decay: float = 0.995,
         baseline_decay: float = 0.95,
         baseline_start: float | None = None,
@@ -215,6 +216,8 @@ class Controller(Strategy):
         ):
             if not value > 0:
                 raise ConfigError(f"controller: {name} is positive, got {value}")
+        if attention not in ("additive", "dot"):
+            raise ConfigError(f"controller: attention is additive or dot, got {attention!r}")
         self.space = space
         self.objective = objective or Objective()
         self.normalise_advantages = normalise_advantages
@@ -248,6 +251,8 @@ class Controller(Strategy):
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """One update from the mean gradient of the trials."""
+        if not trials:
+            return
         choices = torch.tensor([trial.architecture.choices for trial in trials])
         sample = self.policy(len(trials), choices)
         raw = [self.objective(trial.measurement) for trial in trials]
@@ -290,5 +295,5 @@ class Controller(Strategy):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
-        self._adam.load_state_dict(state["adam"])
+        self._adam.load_state_dict(copy.deepcopy(state["adam"]))  # torch would share its tensors
         self.baseline, self.updates, self._figures = state["baseline"], state["updates"], dict(state["figures"])
