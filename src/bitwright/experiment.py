@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from .train.recipe import Recipe
 from .trial import Objective
 
 COMPONENTS = {"dataset": "datasets", "space": "spaces", "strategy": "strategies"}
+SECTIONS = (*COMPONENTS, "supernet", "search", "final", "training")
 DEFAULTS = {"dataset": "digits", "space": "enas_micro", "strategy": "controller"}
 GIVEN: dict[str, set[str | int]] = {  # what the program passes to a component itself
     "dataset": {"root"},
@@ -76,6 +78,9 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         for name, low in (
+            ("warmup_epochs", 0),
+            ("round_epochs", 1),
+            ("checkpoint_seconds", 0),
             ("updates", 1),
             ("batch", 1),
             ("samples", 1),
@@ -110,8 +115,8 @@ class Experiment:
         self.values = values
         self.seed: int = values["seed"]
         self.threads: int = values["threads"]
-        if self.threads < 0 or self.seed < 0:
-            raise ConfigError(f"seed and threads are at least 0, got {self.seed} and {self.threads}")
+        if self.threads < 0 or not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed (below 2**63) and threads are at least 0, got {self.seed} and {self.threads}")
         self.device = _device(values["device"])
         self.search = _options(SearchOptions, "search", values)
         self.final = _options(FinalOptions, "final", values)
@@ -169,6 +174,12 @@ class Experiment:
         """The cost models that the budgets name."""
         return {name: catalogue.find("costs", name)() for name in self.search.budgets}
 
+    def check(self) -> None:
+        """Make every component once, so that a mistake shows before anything is written or computed."""
+        for space in (self.space, self.final_space):
+            len(space.network(next(iter(space.covering()))).shapes)
+        self.strategy()
+
     def strategy(self) -> Strategy:
         """A strategy that has learned nothing yet."""
         factory = catalogue.find("strategies", self.values["strategy"]["name"])
@@ -203,6 +214,7 @@ def resolve(arguments: Sequence[str], preset: str | None = None) -> dict[str, An
         given = defaults.get(section)
         if isinstance(given, dict) and given.get("name", name) != name:
             defaults[section] = {}  # options of another component
+    defaults = _without_empty(defaults, parser.get_defaults(skip_validation=True).as_dict())
     try:
         start = parser.parse_object(defaults, defaults=True)
         rest = [a for i, a in enumerate(arguments) if a != "--config" and (i == 0 or arguments[i - 1] != "--config")]
@@ -216,9 +228,21 @@ def resolve(arguments: Sequence[str], preset: str | None = None) -> dict[str, An
     return values
 
 
+def _without_empty(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """An option that is given as nothing keeps its default, unless nothing is a value it can have."""
+    kept: dict[str, Any] = {}
+    for key, value in given.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict) and default:
+            kept[key] = _without_empty(value, default)
+        elif value is not None or default is None:
+            kept[key] = value
+    return kept
+
+
 def experiment_parser(names: dict[str, str]) -> jsonargparse.ArgumentParser:
     """Options of an experiment with these components, as views of their constructors' arguments."""
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
     parser.add_argument("--threads", type=int, default=0, help="of the processor; 0 takes all cores (default: 0)")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
@@ -250,6 +274,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is no YAML file: {_one_line(error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} should map sections such as `space:` to options")
+    try:
+        json.dumps(content, default=str)
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{path} holds an alias that contains itself") from None
     return content
 
 
@@ -277,9 +305,29 @@ def _preset_layers(preset: str) -> list[dict[str, Any]]:
 
 
 def _file_layers(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a file says, on top of the presets that it names under `preset`."""
+    """What a file says, on top of the presets that it names under `preset`.
+
+    A section that is empty says nothing; one that is a word names its component. Bits may be written as numbers.
+    """
     below = content.pop("preset", None)
+    for section in SECTIONS:
+        given = content.get(section, {})
+        if given is None:
+            content[section] = given = {}
+        elif isinstance(given, str) and section in COMPONENTS:
+            content[section] = given = {"name": given}
+        elif not isinstance(given, dict):
+            raise ConfigError(f"{section} should hold options, such as `{section}: {{option: value}}`; got {given!r}")
+        if "name" in given and given["name"] is None:
+            del given["name"]
+        for key, value in given.items():
+            if key.endswith(("precision", "precisions")):
+                given[key] = [_bits(v) for v in value] if isinstance(value, list) else _bits(value)
     return [*([] if below is None else _preset_layers(str(below))), content]
+
+
+def _bits(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _name(section: str, layers: Sequence[dict[str, Any]], arguments: Sequence[str]) -> str:
@@ -337,10 +385,16 @@ def _device(name: str) -> torch.device:
 
 def _explained(text: str, parser: jsonargparse.ArgumentParser) -> str:
     """An error about an unknown option with the options there are."""
-    match = re.search(r"unrecognized arguments: (.*)|Key '?\"?([\w.]+)\"?'? is not expected", text)
+    match = re.search(
+        r"unrecognized arguments: (?P<a>\S+)|Key '?\"?(?P<b>[\w.]+)\"?'? is not expected"
+        r"|Group '(?P<section>\w+)' does not accept option '(?P<c>[\w.]+)'|Option '(?P<d>[\w.]+)' is not accepted",
+        text,
+    )
     if match is None:
         return text
-    word = (match[1] or match[2]).split()[0]
+    word = match["a"] or match["b"] or match["c"] or match["d"]
+    if match["section"]:
+        word = f"{match['section']}.{word}"
     defaults = parser.get_defaults(skip_validation=True)
     known = sorted(key for key in defaults.keys() if "." in key or not hasattr(parser, key))  # noqa: SIM118 (a Namespace)
     section = word.lstrip("-").split(".")[0]
@@ -351,5 +405,9 @@ def _explained(text: str, parser: jsonargparse.ArgumentParser) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text.removeprefix("Parser key ")
+    text = " ".join(str(error).split()).removeprefix("Parser key ")
+    union = re.match(r'(".+?"): Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors', text)
+    if union is not None:
+        wanted = re.sub(r"<class '(\w+)'>", r"\1", union[2]).replace("NoneType", "null").replace(", null", " or null")
+        text = f"{union[1]} takes {wanted}, got {text.rpartition('Given value: ')[2]}"
+    return text

@@ -30,10 +30,14 @@ class Journal:
         console: Console | None = None,
         *,
         first_step: int = 0,
+        seconds: float = 0.0,
     ) -> None:
-        """first_step: TensorBoard forgets what it has from this step on, as a resumed run writes it again."""
+        """first_step: TensorBoard forgets what it has from this step on, as a resumed run writes it again.
+
+        seconds: of work that lie behind.
+        """
         self.console = self._bars = console
-        self._started = time.monotonic()
+        self._started = time.monotonic() - seconds
         self._writer: Any = None
         self._log: TextIO | None = None
         try:
@@ -48,7 +52,7 @@ class Journal:
 
     @property
     def minutes(self) -> float:
-        """Since this journal was opened."""
+        """Of work so far."""
         return (time.monotonic() - self._started) / 60
 
     def line(self, text: str, *, quiet: bool = False) -> None:

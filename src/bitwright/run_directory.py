@@ -12,9 +12,10 @@ RUN/train/                 a training: config.yaml, network.json, checkpoint.pt,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,11 +59,8 @@ class SearchRun:
 
     def execute(self) -> SearchReport:
         """Search to the end, from the last checkpoint if there is one."""
-        self.archive = Archive(self.path / "archive.sqlite")
-        try:
+        with alone_in(self.path), contextlib.closing(Archive(self.path / "archive.sqlite")) as self.archive:
             return self._execute()
-        finally:
-            self.archive.close()
 
     def _execute(self) -> SearchReport:
         experiment = self.experiment
@@ -79,7 +77,10 @@ class SearchRun:
         self.figures: list[dict[str, float]] = []  # of the strategy, at the end of each round
         self.seconds = 0.0
         self._restore()
-        journal = Journal(self.path / "search.log", self.path / "events", self.console, first_step=self.evaluator.steps)
+        journal = Journal(
+            self.path / "search.log", self.path / "events", self.console,
+            first_step=self.evaluator.steps + 1, seconds=self.seconds,
+        )  # fmt: skip
         self.journal = self.evaluator.journal = journal
         self.began = self.saved = time.monotonic()
         per_round = self.options.updates * self.options.batch
@@ -124,10 +125,11 @@ class SearchRun:
             self.archive.truncate(0)
             return
         state = checkpoint.load(self.checkpoint, self.experiment.device)
-        self.archive.truncate(state["trials"])
-        self.strategy.load_state_dict(state["strategy"])
-        self.evaluator.load_state_dict(state["evaluator"])
-        self.figures, self.seconds = state["figures"], state["seconds"]
+        with checkpoint.restoring(self.checkpoint):
+            trials, self.figures, self.seconds = state["trials"], state["figures"], state["seconds"]
+            self.strategy.load_state_dict(state["strategy"])
+            self.evaluator.load_state_dict(state["evaluator"])
+        self.archive.truncate(trials)
 
     def _save(self) -> None:
         checkpoint.save(self.checkpoint, self._state())
@@ -289,8 +291,31 @@ def start_search(experiment: Experiment, path: Path, *, resume: bool, console: C
     elif path.exists() and any(path.iterdir()):
         raise ConfigError(f"{path} is not empty and holds no run; choose another --out")
     else:
+        experiment.check()
         write_config(config, experiment.values)
     return SearchRun(experiment, path, console)
+
+
+@contextlib.contextmanager
+def alone_in(path: Path) -> Iterator[None]:
+    """Keeps a second process from working in the same directory; the system forgets it when the process ends."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    try:
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise StorageError(f"cannot write to {path}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(f"another process is at work in {path}") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def write_config(path: Path, values: dict[str, Any]) -> None:
@@ -364,7 +389,7 @@ class TrainingRun:
                 raise ConfigError(f"{self.path} trains {old.architecture}, not {self.architecture}")
             return
         network = self.network  # an architecture that does not fit is refused before anything is written
-        assert network.nodes
+        assert network.shapes
         write_config(self.path / "config.yaml", self.experiment.values)
         checkpoint.write_json(self.path / "network.json", {"architecture": str(self.architecture)})
 
@@ -373,8 +398,12 @@ class TrainingRun:
         save_to = self.path / "checkpoint.pt"
         epoch = 0
         if save_to.exists():
-            epoch = len(checkpoint.load(save_to)["history"])
-        with Journal(self.path / "train.log", self.path / "events", console, first_step=epoch + 1) as journal:
+            with checkpoint.restoring(save_to):
+                epoch = len(checkpoint.load(save_to)["history"])
+        with (
+            alone_in(self.path),
+            Journal(self.path / "train.log", self.path / "events", console, first_step=epoch + 1) as journal,
+        ):
             fitted = fit(
                 self.network,
                 self.experiment.dataset,
@@ -419,12 +448,19 @@ class TrainingRun:
         return weights.to(self.experiment.device)
 
 
-def training_path(run: Path, *, unfinished: bool = False) -> Path:
-    """Where the next training of a run goes; with `unfinished` the one that was not completed, if there is one."""
+def training_path(run: Path, *, resume: bool = False) -> Path:
+    """Where the next training of a run goes: the one that was not completed, if there is one, else a new one.
+
+    resume: rather than to a new one, return to the last.
+    """
+    last = None
     for number in range(1, 10_000):
         path = run / ("train" if number == 1 else f"train-{number}")
-        if not (path / "network.json").exists() or (unfinished and not (path / "result.json").exists()):
+        if not (path / "network.json").exists():
+            return last if resume and last is not None else path
+        if not (path / "result.json").exists():
             return path
+        last = path
     raise StorageError(f"{run} holds too many trainings")
 
 

@@ -85,9 +85,13 @@ class Archive:
                 "SELECT idx, architecture, accuracy, seconds, costs, purpose FROM trials ORDER BY idx"
             )
             for index, text, accuracy, seconds, costs, purpose in rows:
-                measurement = Measurement(accuracy, seconds, json.loads(costs))
+                if index != len(self._trials):
+                    raise ValueError(f"trial {len(self._trials)} is missing")
+                measurement = Measurement(float(accuracy), float(seconds), dict(json.loads(costs)))
                 self._trials.append(Trial(index, Architecture.parse(text), measurement, purpose))
         except (sqlite3.Error, ValueError, TypeError) as error:  # rows of another program are of the latter kinds
+            if self._connection is not None:
+                self._connection.close()
             raise StorageError(f"cannot use the archive {path}: {error}") from None
 
     def record(

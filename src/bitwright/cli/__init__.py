@@ -13,14 +13,18 @@ COMMANDS = {
     "show": "draw and describe an architecture",
     "data": "list, check or download data sets",
 }
+RESUMABLE = ("demo", "search", "train")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help", "help"):
+    if not given:
+        print(f"bitwright: name a command: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    if given[0] in ("-h", "--help", "help"):
         print(_usage())
-        return 0 if given else 2
+        return 0
     if given[0] in ("-V", "--version"):
         from ..version import VERSION
 
@@ -31,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     from ..errors import BitwrightError
-    from . import commands
 
     try:
+        from . import commands
+
         getattr(commands, given[0])(given[1:])
     except BitwrightError as error:
         print(f"bitwright {given[0]}: {' '.join(str(error).split())}", file=sys.stderr)
@@ -43,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bitwright {given[0]}: {what}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"bitwright {given[0]}: interrupted; the same command with --resume goes on", file=sys.stderr)
+        hint = "; the same command with --resume goes on" if given[0] in RESUMABLE else ""
+        print(f"bitwright {given[0]}: interrupted{hint}", file=sys.stderr)
         return 130
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,9 +71,8 @@ class _Parser(argparse.ArgumentParser):
         kept: list[str] = []
         while translated:
             word = translated.pop(0)
-            if not word.startswith("--") or (
-                word.partition("=")[0] in self._option_string_actions and word != "--config"
-            ):
+            own = word.partition("=")[0] in self._option_string_actions
+            if not word.startswith("--") or (own and not (self.experiment and word.startswith("--config"))):
                 kept.append(word)
             elif "=" in word or not translated or translated[0].startswith("--"):
                 passed.append(word)
@@ -126,7 +126,7 @@ def train(arguments: Sequence[str]) -> None:
     else:
         raise ConfigError("name a run directory, a best.json, or an architecture with --arch")
     out = options.out or training_path(
-        run or Path("runs") / (options.preset or experiment.values["dataset"]["name"]), unfinished=True
+        run or Path("runs") / (options.preset or experiment.values["dataset"]["name"]), resume=options.resume
     )
     console = _console()
     _train(TrainingRun(experiment, architecture, out), options.resume, console)
@@ -166,6 +166,8 @@ def show(arguments: Sequence[str]) -> None:
     run, best = _source(options.source)
     if run is not None and (run / "config.yaml").exists() and options.preset is None:
         rest = ["--config", str(run / "config.yaml"), *rest]
+    elif run is not None and best is not None and best.exists() and options.preset is None and not rest:
+        raise ConfigError(f"there is no config.yaml beside {best}; name a --preset or --config")
     space = _experiment(resolve(rest, options.preset)).space
     assert isinstance(space, EnasMicro)
     if options.arch is None and best is None:
@@ -195,6 +197,8 @@ def data(arguments: Sequence[str]) -> None:
     options, _ = parser.read(arguments, "data")
     console = _console()
     if options.action == "list":
+        if options.name is not None:
+            raise ConfigError(f"`data list` takes no name, got {options.name}")
         for name in catalogue.names("datasets"):
             module = sys.modules[catalogue.find("datasets", name).__module__]
             console.print(f"{name:<15}{(module.__doc__ or '').splitlines()[0]}")
@@ -231,13 +235,13 @@ def demo(arguments: Sequence[str]) -> None:
         "--out", type=Path, metavar="RUN", help=f"the run directory (default: runs/{DEMO}, or the next free name)"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run that is there")
-    options, rest = parser.read(arguments, "search")
+    options, rest = parser.read(arguments, "demo")
     experiment = _experiment(resolve(rest, options.preset or DEMO))
     out = options.out or _free(Path("runs") / (options.preset or DEMO), options.resume)
     console = _console()
     _search(experiment, out, options.resume, console)
-    path = training_path(out, unfinished=True) if not (out / "train" / "result.json").exists() else out / "train"
-    training = TrainingRun(experiment, found_architecture(out / "best.json", experiment.final_space), path)
+    architecture = found_architecture(out / "best.json", experiment.final_space)
+    training = TrainingRun(experiment, architecture, out / "train")
     console.print()
     _train(training, options.resume, console)
     console.print()
@@ -247,6 +251,8 @@ def demo(arguments: Sequence[str]) -> None:
 
 
 def _search(experiment: Experiment, out: Path, resume: bool, console: Console) -> None:
+    if resume and not (out / "config.yaml").exists():
+        console.print(f"there is nothing to resume in {out}; the search starts")
     run = start_search(experiment, out, resume=resume, console=console)
     if (out / "best.json").exists():
         console.print(f"the search in {out} is complete")
@@ -296,8 +302,8 @@ def _experiment(values: dict[str, Any]) -> Experiment:
 def _use_threads(count: int) -> None:
     if count < 0:
         raise ConfigError(f"threads are at least 0, got {count}")
-    if count:
-        torch.set_num_threads(count)
+    if count:  # more than there are cores help nobody
+        torch.set_num_threads(min(count, os.cpu_count() or 1))
 
 
 def _source(source: Path | None) -> tuple[Path | None, Path | None]:

@@ -35,7 +35,10 @@ def _plus_two(text: str) -> str:
 
 
 def _truth(text: str) -> str:
-    return "true" if text.lower() in ("true", "1", "t", "yes") else "false"
+    words = {"true": "true", "1": "true", "yes": "true", "false": "false", "0": "false", "no": "false"}
+    if text.lower() not in words:
+        raise ValueError
+    return words[text.lower()]
 
 
 def _cosine(text: str) -> str:
@@ -88,9 +91,13 @@ def translate(arguments: Sequence[str], command: str) -> list[str]:
             translated += _dataset(value if equals else _value(rest, option))
         elif option in SHORT:
             translated += [SHORT[option], value if equals else _value(rest, option)]
+        elif RENAMED.get(name) == "--arch" and command in ("search", "demo"):
+            raise ConfigError(f"{option} means nothing in `{command}`; `bitwright train {option} ...` trains it")
         elif name in RENAMED:
             translated += [RENAMED[name], value if equals else _value(rest, option)]
         elif name in SWITCHES or name.removeprefix("no") in SWITCHES:
+            if name.startswith("no") and equals:
+                raise ConfigError(f"{option} takes no value, got {value!r}")
             name, truth = name.removeprefix("no"), "false" if name.startswith("no") else "true"
             if not equals and rest and rest[0].lower() in ("true", "false"):
                 truth = rest.pop(0)
@@ -110,7 +117,8 @@ def _original(name: str, value: str, command: str) -> list[str]:
     try:
         converted = flag.convert(value)
     except ValueError:
-        raise ConfigError(f"--{name} takes a number, got {value!r}") from None
+        wanted = "true or false" if name in SWITCHES else "a number"
+        raise ConfigError(f"--{name} takes {wanted}, got {value!r}") from None
     return [f"--{option}", converted]
 
 

@@ -149,9 +149,9 @@ def download(files: Sequence[RemoteFile], folder: Path, *, name: str) -> None:
             continue
         wanted = ", ".join(f.name for f in files)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             with urllib.request.urlopen(file.url, timeout=CONNECT_SECONDS) as response:
                 content: bytes = response.read()
+            folder.mkdir(parents=True, exist_ok=True)
         except (TimeoutError, urllib.error.URLError, ConnectionError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise DataError(

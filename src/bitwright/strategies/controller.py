@@ -213,9 +213,17 @@ class Controller(Strategy):
             ("tanh_constant", tanh_constant),
             ("op_tanh_reduce", op_tanh_reduce),
             ("temperature", temperature),
+            ("learning_rate", learning_rate),
         ):
             if not value > 0:
                 raise ConfigError(f"controller: {name} is positive, got {value}")
+        for name, value in (("adam_beta1", adam_beta1), ("adam_beta2", adam_beta2), ("baseline_decay", baseline_decay)):
+            if not 0 <= value < 1:
+                raise ConfigError(f"controller: {name} is in [0, 1), got {value}")
+        if hidden < 1 or adam_epsilon < 0:
+            raise ConfigError(
+                f"controller: hidden is at least 1 and adam_epsilon at least 0, got {hidden}, {adam_epsilon}"
+            )
         if attention not in ("additive", "dot"):
             raise ConfigError(f"controller: attention is additive or dot, got {attention!r}")
         self.space = space

@@ -52,7 +52,8 @@ def fit(
     """
     run = _Fit(network, dataset, recipe, seed, save_to)
     if save_to is not None and save_to.exists():
-        run.load(checkpoint.load(save_to, run.device))
+        with checkpoint.restoring(save_to):
+            run.load(checkpoint.load(save_to, run.device))
     run.train(journal or Journal(), checkpoint_seconds, title)
     kept = Weights([network], seed=seed).to(run.device)
     kept.load_state_dict(run.best["weights"])

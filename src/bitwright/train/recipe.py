@@ -72,9 +72,12 @@ class Recipe:
         for name in ("momentum", "adam_beta2", "warmup", "label_smoothing", "drop_path", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"recipe: {name} is in [0, 1), got {getattr(self, name)}")
-        for name in ("weight_decay", "clip_norm", "auxiliary_weight"):
+        for name in ("weight_decay", "clip_norm", "auxiliary_weight", "adam_epsilon"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"recipe: {name} is at least 0, got {getattr(self, name)}")
+        if self.lr_min > self.lr:
+            raise ConfigError(f"recipe: lr_min is at most lr, got {self.lr_min} and {self.lr}")
+        Augmentation(self.pad, self.flip, self.cutout)  # which checks its own options
 
     @property
     def augmentation(self) -> Augmentation:
