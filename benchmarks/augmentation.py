@@ -15,7 +15,7 @@ ROUNDS, BATCH, IMAGES = 200, 128, 10_000
 def run() -> Table:
     threads = torch.get_num_threads()
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (IMAGES, 32, 32, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
+    pixels = torch.randint(0, 256, (IMAGES, 32, 32, 3), dtype=torch.uint8, generator=generator)
     images = Images(pixels, torch.zeros(IMAGES, dtype=torch.long))
     rows = [torch.randint(IMAGES, (BATCH,), generator=generator) for _ in range(ROUNDS)]
     augmenters = {

@@ -41,7 +41,7 @@ def run() -> Table:
         adam.step()
 
     seconds = interleaved(
-        {"in one batch": batched, "one by one": one_by_one, "ten convolutions": lambda i: ten_convolutions()}, ROUNDS
+        {"in one batch": batched, "one by one": one_by_one, "ten convolutions": ten_convolutions()}, ROUNDS
     )
     table = comparison(seconds, "in one batch")
     nni = NNI * float(np.median(seconds["ten convolutions"] / seconds["in one batch"]))

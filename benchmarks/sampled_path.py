@@ -6,6 +6,8 @@ the sampled one. The comparison adds up the five instead of taking one, which is
 
 from __future__ import annotations
 
+from functools import reduce
+
 from bitwright.network import Add
 from bitwright.spaces.enas_micro import Edge, _Integer
 
@@ -23,7 +25,7 @@ class _AllOperations(_Integer):
             super(_AllOperations, self)._edge(cell, key, Edge(edge.source, op), x, channels, grid)
             for op in range(len(self.space.operations))
         ]
-        return self.add(Add(grid.levels), *every)
+        return reduce(lambda total, x: self.add(Add(grid.levels), total, x), every)
 
 
 def run() -> Table:
