@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from bitwright.datasets import Images
@@ -10,6 +12,10 @@ from bitwright.train.augment import Augmentation, Augmenter
 from .timing import Table, interleaved
 
 ROUNDS, BATCH, IMAGES = 200, 128, 10_000
+
+
+def _batch(augmenter: Augmenter, rows: list[torch.Tensor], generator: torch.Generator, i: int) -> object:
+    return augmenter.batch(rows[i], generator)
 
 
 def run() -> Table:
@@ -25,9 +31,7 @@ def run() -> Table:
     }
     torch.set_num_threads(1)
     try:
-        seconds = interleaved(
-            {name: lambda i, a=a: a.batch(rows[i], generator) for name, a in augmenters.items()}, ROUNDS
-        )
+        seconds = interleaved({name: partial(_batch, a, rows, generator) for name, a in augmenters.items()}, ROUNDS)
     finally:
         torch.set_num_threads(threads)
     table = Table(["", "images per second on one core"])

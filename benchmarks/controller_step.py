@@ -37,7 +37,7 @@ def run() -> Table:
             sample = policy(1, generator=generator)
             loss = loss - (sample.log_probability * (0.01 * k - 0.1)).mean() - 0.1 * sample.entropy.mean()
         adam.zero_grad()
-        (loss / SAMPLES).backward()
+        (loss / SAMPLES).backward()  # type: ignore[no-untyped-call]
         adam.step()
 
     seconds = interleaved(

@@ -1,5 +1,7 @@
 """The ENAS micro supernet written directly with torch.nn, as a good engineer without a framework would."""
 
+# mypy: disable-error-code="no-any-return"
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -8,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bitwright.architecture import Architecture
 from bitwright.spaces.enas_micro import CELLS, EnasMicro
 
 Arc = Sequence[Sequence[tuple[int, int]]]
@@ -131,18 +134,20 @@ class Supernet(nn.Module):
         return self.classifier(F.relu(layers[1]).mean((2, 3)))
 
 
-def training_step(space: EnasMicro, drawn: Sequence[object], pixels: Tensor, labels: Tensor) -> Callable[[int], object]:
+def training_step(
+    space: EnasMicro, drawn: Sequence[Architecture], pixels: Tensor, labels: Tensor
+) -> Callable[[int], object]:
     """The i-th step. The memory format of the images decides that of all activations."""
     network = Supernet(space)
     if pixels.is_contiguous(memory_format=torch.channels_last) and not pixels.is_contiguous():
-        network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
     arcs = [[[[(e.source, e.op) for e in node] for node in space.cell(a, kind)] for kind in CELLS] for a in drawn]
 
     def step(i: int) -> object:
         optimizer.zero_grad()
         loss = F.cross_entropy(network((pixels.float() - 120) / 64, arcs[i % len(arcs)]), labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         return loss

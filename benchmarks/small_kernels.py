@@ -7,6 +7,7 @@ package takes a 5x5 gradient from 3x3 ones, and an average pool as a depthwise c
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -34,12 +35,12 @@ def run() -> Table:
         w = torch.randn(16, 1, 5, 5).to(dtype).requires_grad_()
         pairs = {
             "depthwise 5x5": (
-                lambda x, w=w: F.conv2d(x, w, padding=2, groups=16),
-                lambda x, w=w: depthwise_conv2d(x, w, 1, 2),
+                partial(F.conv2d, weight=w, padding=2, groups=16),
+                partial(depthwise_conv2d, weight=w, stride=1, padding=2),
             ),
             "average pool 3x3": (
-                lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
-                lambda x: average_pool2d(x, 3, 1, 1),
+                partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False),
+                partial(average_pool2d, kernel=3, stride=1, padding=1),
             ),
         }
         for name, (theirs, ours) in pairs.items():

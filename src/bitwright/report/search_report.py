@@ -188,7 +188,8 @@ def machine(device: torch.device) -> str:
     """What the work ran on, in words."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    return f"{torch.get_num_threads()} threads of {_processor()}, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' * (threads > 1)} of {_processor()}, torch {torch.__version__}"
 
 
 def _processor() -> str:
