@@ -14,6 +14,7 @@ A file may start from presets itself: `preset: mnist-quick`.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
 import json
@@ -97,7 +98,10 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class FinalOptions:
-    """Options of the space that the finally trained network has in place of the searched one's; None keeps that."""
+    """Options of the space that the finally trained network has in place of the searched one's; None keeps that.
+
+    cells, filters, reductions, stacks, dropout, auxiliary: as of the space.
+    """
 
     cells: int | None = None
     filters: int | None = None
@@ -243,9 +247,9 @@ def _without_empty(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str,
 def experiment_parser(names: dict[str, str]) -> jsonargparse.ArgumentParser:
     """Options of an experiment with these components, as views of their constructors' arguments."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
-    parser.add_argument("--threads", type=int, default=0, help="of the processor; 0 takes all cores (default: 0)")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument("--threads", type=int, default=0, help="of the processor; 0 takes all cores")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
     for section, kind in COMPONENTS.items():
         name = names[section]
         component = catalogue.find(kind, name)
@@ -257,11 +261,35 @@ def experiment_parser(names: dict[str, str]) -> jsonargparse.ArgumentParser:
             parser.add_function_arguments(component, section, skip=GIVEN[section])
         else:
             parser.add_class_arguments(component, section, skip=GIVEN[section])
-    parser.add_class_arguments(Recipe, "supernet")
-    parser.add_class_arguments(SearchOptions, "search")
-    parser.add_class_arguments(FinalOptions, "final")
-    parser.add_class_arguments(Recipe, "training")
+        _describe(parser, section, component, f"{section} {name}")
+    options = {"supernet": Recipe, "search": SearchOptions, "final": FinalOptions, "training": Recipe}
+    for section, constructor in options.items():
+        parser.add_class_arguments(constructor, section)
+        _describe(parser, section, constructor, section)
     return parser
+
+
+def _describe(parser: jsonargparse.ArgumentParser, section: str, component: Any, title: str) -> None:
+    """Help texts from the docstring of a component, whose lines `option, option: text` say what its options mean."""
+    texts: dict[str, str] = {}
+    names: list[str] = []
+    for line in inspect.cleandoc(component.__doc__ or "").splitlines():
+        if match := re.fullmatch(r"(\w+(?:, \w+)*): (.*)", line):
+            names = match[1].split(", ")
+            texts |= dict.fromkeys(names, match[2])
+        elif line.startswith("    "):
+            texts |= {name: f"{texts[name]} {line.strip()}" for name in names}
+        else:
+            names = []
+    for group in parser._action_groups:
+        if repr(component) in str(group.title):
+            group.title = title
+    for action in parser._actions:
+        head, _, option = action.dest.partition(".")
+        if head == section and option in texts:
+            action.help = texts[option].replace("%", "%%")
+        elif action.dest == section:
+            action.help = argparse.SUPPRESS
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

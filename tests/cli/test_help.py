@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from bitwright.cli import COMMANDS, main
-from bitwright.experiment import SearchOptions, presets
+from bitwright.experiment import DEFAULTS, SearchOptions, experiment_parser, presets
 from bitwright.train.recipe import Recipe
 from bitwright.version import VERSION
 
@@ -62,3 +62,10 @@ def test_data_list_lists_the_data_sets_with_a_line_each(capsys: pytest.CaptureFi
 def test_data_check_tells_the_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "data", "check", "digits")
     assert "digits: 1079 training, 359 validation and 359 test images of 1x8x8, 10 classes" in text
+
+
+def test_every_option_of_an_experiment_has_a_help_text() -> None:
+    parser = experiment_parser(DEFAULTS)
+    silent = [a.dest for a in parser._actions if "." in a.dest and not a.help]
+    assert silent == []
+    assert "<" not in "".join(str(group.title) for group in parser._action_groups)

@@ -21,7 +21,9 @@ PYTHON, BINARY = "cifar-10-batches-py", "cifar-10-batches-bin"
 
 
 def load(root: Path, validation: int = 5000) -> Dataset:
-    """root: a folder with, or itself, the official python or binary batches, or the parquet files of the hubs."""
+    """root: a folder with, or itself, the official python or binary batches, or the parquet files of the hubs.
+    validation: how many of the last training images are held out to validate.
+    """
     train, test = _read(root)
     kept, held_out = hold_out(train, validation, name="cifar10")
     return Dataset("cifar10", CLASSES, kept, held_out, test)

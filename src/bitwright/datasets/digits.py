@@ -8,7 +8,10 @@ from . import Dataset, Images, split
 
 
 def load(root: Path, validation: float = 0.2, test: float = 0.2) -> Dataset:
-    """A fixed stratified split. Pixels of 0 to 16 become 0 to 255. `root` is not read."""
+    """A fixed stratified split. Pixels of 0 to 16 become 0 to 255. `root` is not read.
+
+    validation, test: fractions of all images.
+    """
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

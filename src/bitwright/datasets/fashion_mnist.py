@@ -16,5 +16,7 @@ FILES = (
 
 
 def load(root: Path, validation: int = 5000) -> Dataset:
-    """root: where the four IDX files are, or a folder fashion_mnist/ or FashionMNIST/raw/ with them."""
+    """root: where the four IDX files are, or a folder fashion_mnist/ or FashionMNIST/raw/ with them.
+    validation: how many of the last training images are held out to validate.
+    """
     return load_idx("fashion_mnist", CLASSES, root, ("fashion_mnist", "FashionMNIST/raw"), FILES, validation)

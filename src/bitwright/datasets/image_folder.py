@@ -20,7 +20,10 @@ PARTS = {"train": ("train", "training"), "validation": ("val", "valid", "validat
 
 
 def load(root: Path, size: int | None = None, validation: float = 0.1, test: float = 0.15) -> Dataset:
-    """root: the folder. size: height and width that all images are brought to; None wants them equal as they are."""
+    """root: the folder.
+    size: height and width that all images are brought to; None wants them equal as they are.
+    validation, test: fractions to split off where there is no such part.
+    """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder of images; it should hold train/CLASS/*.png or CLASS/*.png")
     found = {part: next((root / n for n in names if (root / n).is_dir()), None) for part, names in PARTS.items()}

@@ -15,5 +15,7 @@ FILES = (
 
 
 def load(root: Path, validation: int = 5000) -> Dataset:
-    """root: where the four IDX files are, gzipped or not, or a folder mnist/ or MNIST/raw/ with them."""
+    """root: where the four IDX files are, gzipped or not, or a folder mnist/ or MNIST/raw/ with them.
+    validation: how many of the last training images are held out to validate.
+    """
     return load_idx("mnist", tuple("0123456789"), root, ("mnist", "MNIST/raw"), FILES, validation)

@@ -91,12 +91,12 @@ class EnasMicro(SearchSpace):
     cells: number of cells, reduction cells included. The published `num_layers` is this less two.
     filters: channels of the first cell; every reduction doubles them.
     reductions: positions of the reduction cells, counted from 0; None puts two at thirds as the ENAS authors do.
-    ops: the set of operations, see above.
+    ops: the set of operations, five of ENAS or mixed in precision.
     precisions: of the separable convolutions of the mixed set.
     stem_precision, first_cell_precision, cell_precision: by position; in the mixed set cell_precision is that of the
         1x1 convolutions at a cell's inputs.
     activation_precision: of all activations; None takes the weights' precision at the same position.
-    wiring: see above.
+    wiring: how cells are wired, as published or integer throughout.
     share_precisions: in a supernet, whether the precisions of one separable convolution round the same latent weights.
         Their normalisations are always their own. With it a mixed supernet on digits reaches in 2,000 steps 72 % where
         it reaches 50 % without.

@@ -175,8 +175,8 @@ class Controller(Strategy):
     fixed_conv_bias: added to the convolutions' logits in the normal cell and subtracted from the others'.
     normalise_advantages: to mean 0 and deviation 1 within the trials that are told together.
     entropy_weight: reward per nat of a sample's entropy, as published.
-    entropy_bonus: subtracted from the loss per nat of the policy's mean entropy; it fades by the factor
-        entropy_decay with every update.
+    entropy_bonus: subtracted from the loss per nat of the policy's mean entropy.
+    entropy_decay: the factor by which that bonus fades with every update.
     baseline_decay: of the moving average of rewards that is subtracted from a reward.
     baseline_start: None starts it at the mean of the first trials.
     seed: of the initial weights.

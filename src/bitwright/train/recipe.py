@@ -28,7 +28,8 @@ class Recipe:
     scale_updates: multiply the update of binary, ternary and fixed-point weights by the Glorot coefficient of their
         layer (its square for sgd), as BinaryConnect does.
     clip_norm: largest norm of the whole gradient; 0 does not clip.
-    loss: cross_entropy or squared_hinge. label_smoothing: see there.
+    loss: cross_entropy or squared_hinge.
+    label_smoothing: the part of a target that is spread over all classes (cross_entropy).
     pad, flip, cutout: augmentation of the training images, see Augmentation.
     auxiliary_weight: of the auxiliary head's loss.
     drop_path: the rate that the deepest cell reaches at the end of training; it grows linearly from 0.

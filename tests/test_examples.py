@@ -1,0 +1,13 @@
+"""The examples run."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_the_search_in_python_finds_and_trains_a_network():
+    main = runpy.run_path(str(EXAMPLES / "search_in_python.py"))["main"]
+    assert main(supernet_epochs=2, epochs=6) > 0.5  # chance is 0.1
