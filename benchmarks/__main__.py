@@ -33,16 +33,16 @@ def main() -> None:
     for name in options.names or NAMES:
         module = importlib.import_module(f"{__package__}.{name}")
         title, _, text = (module.__doc__ or "").strip().partition("\n")
-        where = f"{machine(torch.device('cpu'))}, {options.threads} threads"
+        where = machine(torch.device("cpu"))
         command = f"`python -m benchmarks {name} --threads {options.threads}`"
         section = f"## {title.rstrip('.')}\n\n{text.strip()}\n\n{module.run()}\n\n{command} on {where}.\n"
         print(section, flush=True)
         if options.update:
-            _replace(name, section)
+            _replace(f"{name}, threads {options.threads}", section)
 
 
-def _replace(name: str, section: str) -> None:
-    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+def _replace(key: str, section: str) -> None:
+    start, end = f"<!-- {key} -->\n", f"<!-- end of {key} -->\n"
     page = PAGE.read_text(encoding="utf-8")
     block = f"{start}{section}{end}"
     if start in page:
