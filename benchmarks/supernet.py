@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from bitwright.architecture import Architecture
-from bitwright.modules import Weights, forward
+from bitwright.modules import Weights
 from bitwright.network import Network
 from bitwright.spaces.enas_micro import EnasMicro
 from bitwright.train.optimizers import Optimizer
@@ -62,18 +61,5 @@ def training_step(
             networks[i % len(networks)], weights, optimizer, pixels, labels, recipe,
             rate=0.01, drop_path=0.0, generator=torch.Generator().manual_seed(i),
         )  # fmt: skip
-
-    return step
-
-
-def reward(of: EnasMicro, networks: Sequence[Network]) -> Callable[[int], object]:
-    """The i-th forward pass of a batch of validation images."""
-    weights = Weights((of.shared_network(a) for a in of.covering()), shared=True)
-    pixels, labels = images()
-
-    def step(i: int) -> object:
-        with torch.no_grad():
-            logits, _ = forward(networks[i % len(networks)], weights, pixels)
-        return F.cross_entropy(logits, labels)
 
     return step

@@ -441,3 +441,9 @@ def test_a_strategy_that_suits_no_such_space_is_refused() -> None:
 def test_the_data_set_is_loaded_once() -> None:
     experiment = Experiment(resolve([]))
     assert experiment.dataset is experiment.dataset
+
+
+@pytest.mark.parametrize("preset", ["classic", "original-mnist", "original-cifar10"])
+def test_the_presets_with_published_constants_are_those_of_the_controller(preset: str) -> None:
+    strategy = resolve([], preset)["strategy"]
+    assert {name: strategy[name] for name in CLASSIC} == CLASSIC

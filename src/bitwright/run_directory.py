@@ -388,8 +388,7 @@ class TrainingRun:
             if old.architecture != self.architecture:
                 raise ConfigError(f"{self.path} trains {old.architecture}, not {self.architecture}")
             return
-        network = self.network  # an architecture that does not fit is refused before anything is written
-        assert network.shapes
+        len(self.network.shapes)  # an architecture that does not fit is refused before anything is written
         write_config(self.path / "config.yaml", self.experiment.values)
         checkpoint.write_json(self.path / "network.json", {"architecture": str(self.architecture)})
 
