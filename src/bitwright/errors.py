@@ -4,6 +4,9 @@ BitwrightError
 ├── ConfigError             a name no component answers to, or an option it does not take
 ├── InvalidArchitecture     choices outside their search space
 ├── InvalidNetwork          operations whose shapes, scales or weights do not fit together
+├── InvalidGraph            integer operations whose shapes or ranges do not fit together, or a corrupt file of them
+├── LoweringError           a network, or a layer of one, that has no integer form
+├── ExportError             a graph that a format cannot hold, or a tool that is missing
 ├── DataError               a data set that is missing, truncated or corrupt
 └── StorageError            a run directory or checkpoint that cannot be written or read
 """
@@ -22,6 +25,18 @@ class InvalidArchitecture(BitwrightError, ValueError):
 
 
 class InvalidNetwork(BitwrightError, ValueError):
+    pass
+
+
+class InvalidGraph(BitwrightError, ValueError):
+    pass
+
+
+class LoweringError(BitwrightError, ValueError):
+    pass
+
+
+class ExportError(BitwrightError):
     pass
 
 
