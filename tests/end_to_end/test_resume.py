@@ -215,12 +215,12 @@ MORE_SEARCH_MOMENTS = {
     "before the samples of a round are in the log": ("bitwright.run_directory.architecture_lines", 2),
     "while random architectures are ranked": (RANK, 6),
     "before the report": ("bitwright.run_directory.write_report", 1),
-    "before best.json": ("bitwright.train.checkpoint.write_json", 1),
+    "before best.json": ("bitwright.files.write_json", 1),
 }
 TRAINING_MOMENTS = {
     "in the second epoch": (FIT_STEP, 14),
     "before an epoch is in the log": ("bitwright.journal.Journal.line", 2),
-    "before the result is written": ("bitwright.train.checkpoint.write_json", 2),
+    "before the result is written": ("bitwright.files.write_json", 2),
 }
 MORE_TRAINING_MOMENTS = {
     "before anything is computed": ("bitwright.run_directory.fit", 1),
@@ -435,7 +435,7 @@ def test_a_disk_that_fills_up_in_a_training_loses_no_checkpoint(save: int, train
         pytest.param(("bitwright.cli.commands.start_search", 1), marks=pytest.mark.slow),
         pytest.param(("bitwright.run_directory.Journal.line", 2), marks=pytest.mark.slow),
         pytest.param(("bitwright.run_directory.write_report", 1), marks=pytest.mark.slow),
-        pytest.param(("bitwright.train.checkpoint.write_json", 1), marks=pytest.mark.slow),
+        pytest.param(("bitwright.files.write_json", 1), marks=pytest.mark.slow),
     ],
 )
 def test_a_disk_that_takes_nothing_more_costs_one_line_and_no_work(

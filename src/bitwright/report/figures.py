@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..architecture import Architecture
+from ..files import write_atomically, write_text
 from ..spaces.enas_micro import CELLS, EnasMicro, Operation
-from ..train.checkpoint import write_atomically, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

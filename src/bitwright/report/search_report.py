@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from ..files import write_json, write_text
 from ..spaces import SearchSpace
 from ..spaces.enas_micro import EnasMicro
-from ..train.checkpoint import write_json, write_text
 from ..trial import Archive, Objective, Trial
 from ..version import VERSION
 from .figures import correlation_figure, draw_cells, save_figure, search_figure

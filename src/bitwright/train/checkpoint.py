@@ -1,48 +1,18 @@
-"""Files that a killed process, a full disk or a bad file cannot spoil.
-
-A file is written beside its target and moved over it when complete, so the last good one stays valid. Checkpoints
-hold tensors, numbers and strings in containers; nothing in a file can run code when it is loaded.
-"""
+"""Checkpoints: tensors, numbers and strings in containers; nothing in a file can run code when it is loaded."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
-import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from ..errors import StorageError
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a new file that then replaces `path`; StorageError leaves `path` as it was."""
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        with contextlib.suppress(OSError):
-            part.unlink()
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise StorageError(f"cannot write {path}: {reason}; what was there before is unchanged") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n")
+from ..files import write_atomically
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
