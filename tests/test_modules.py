@@ -92,8 +92,11 @@ def same(x, kernel, stride, value=0.0):
     return F.pad(x, pads, value=value)
 
 
-def normalised(x, weights, key, unit, training):
-    """Batch normalisation of reals that are integers times `unit`, whose epsilon is in integer units."""
+def normalised(x, weights, key, unit, training, factor):
+    """Batch normalisation of reals that are integers times `unit`, whose epsilon is in integer units.
+
+    Outside training what is added to the integers is a multiple of 1 / factor (None: anything).
+    """
     if training:
         mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
     else:
@@ -101,7 +104,12 @@ def normalised(x, weights, key, unit, training):
         mean, variance = mean * unit, variance * unit**2
     rows = [t.reshape(1, -1, 1, 1) for t in (mean, variance + 1e-5 * unit**2)]
     gain, offset = (weights[f"{key}/{name}"].reshape(1, -1, 1, 1) for name in ("gain", "offset"))
-    return (x - rows[0]) / rows[1].sqrt() * gain + offset
+    if training or factor is None:
+        return (x - rows[0]) / rows[1].sqrt() * gain + offset
+    slope = gain / rows[1].sqrt()
+    unit = torch.as_tensor(unit).reshape(1, -1, 1, 1)
+    added = (offset / slope - rows[0]) / unit
+    return slope * (x + (added * factor).round() / factor * unit)
 
 
 def every_scheme():
@@ -124,21 +132,21 @@ def every_scheme():
 
 
 def every_scheme_naively(weights, pixels, *, training):
-    def norm(x, key, unit):
-        return normalised(x, weights, key, unit, training)
+    def norm(x, key, unit, factor=None):
+        return normalised(x, weights, key, unit, training, factor)
 
     x = (pixels.double() - 120) / 64
     x = F.conv2d(same(x, 3, 1), fixed_point(weights["stem"], 4))
-    x = ternary(norm(x, "stem/norm", 1 / 64 / 8), clip=True)
+    x = ternary(norm(x, "stem/norm", 1 / 64 / 8, factor=8), clip=True)
     x = F.conv2d(same(x, 5, 1), binary(weights["depthwise"]), groups=6)
-    x = fixed_point(norm(x, "depthwise/norm", 1.0), 3)
+    x = fixed_point(norm(x, "depthwise/norm", 1.0, factor=64), 3)
     h = math.sqrt(1.5 / (3 * 3 * 6 + 3 * 3 * 8))
     x = F.conv2d(same(x, 3, 2), ternary(weights["down"], h), stride=2)
-    x = uniform(norm(x, "down/norm", h / 4), 0.5, 0, 7)
+    x = uniform(norm(x, "down/norm", h / 4, factor=64), 0.5, 0, 7)
     left = F.max_pool2d(same(x, 3, 1, value=-math.inf), 3, 1)
     scale = weights["point"].detach().abs().amax((1, 2, 3)) / 7
     x = F.conv2d(left, uniform(weights["point"], scale.reshape(-1, 1, 1, 1), -7, 7))
-    right = binary(norm(x, "point/norm", scale / 2))
+    right = binary(norm(x, "point/norm", (scale / 2).reshape(-1), factor=16))
     joined = torch.cat([weights["join/a"], weights["join/b"]], 1)
     scale = joined.detach().abs().max() / 16
     x = F.conv2d(same(torch.cat([left, right], 1), 3, 1), uniform(joined, scale, -16, 15))
@@ -445,7 +453,7 @@ def test_a_fixed_activation_scale_costs_nothing_but_a_rescaled_gain():
     weights = scattered(Weights([net])).double()
     pixels = images(8, 2, 3, 3)
     ours = run(net, weights, pixels, training=Training(), dtype=torch.float64)[-1].real
-    naive = normalised(pixels.double() - 128, weights, "norm", 1.0, training=True)
+    naive = normalised(pixels.double() - 128, weights, "norm", 1.0, True, None)
     assert torch.equal(ours, (naive / 0.5).round().clamp(0, 15) * 0.5)
 
 

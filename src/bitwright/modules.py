@@ -39,6 +39,7 @@ from .network import (
     WeightShape,
     same_padding,
 )
+from .normalisation import Line, finest_factor, line
 from .quantizers import Fans, Quantized, Quantizer, Scale, quantize, saturate, straight_through
 
 EXACT_IN_FLOAT32 = 2**24  # integers below it are exact, and so is any sum whose partial sums stay below it
@@ -135,6 +136,10 @@ class Weights(nn.Module):
         if tensor is None:
             raise InvalidNetwork(f"the weights hold no tensor {name!r}; add the network to them first")
         return tensor
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def statistics(self, key: str) -> tuple[Tensor, Tensor] | None:
         """Running (mean, variance) of a batch normalisation, or None in a shared store."""
@@ -269,11 +274,17 @@ def _run_node(
             codes = _float(a.codes)
             return Quantized(F.linear(codes, w.codes.to(codes.dtype)), _product(a.scale, w.scale))
         case BatchNorm(activation=quantizer, epsilon=epsilon):
+            if training is None and (requantized := normalisation_line(network, position, weights)) is not None:
+                units = requantized(inputs[0].codes).to(weights[f"{node.key}/gain"].dtype)
+                return Quantized(quantizer.codes(units), deployed_scale(node.key, weights, quantizer))
             return _batch_norm(node.key, weights, inputs[0].codes, quantizer, epsilon, training)
         case Activation(quantizer=quantizer):
             (a,) = inputs
             if quantizer.levels is None:
                 return Quantized(quantizer.codes(a.real), 1.0)
+            if training is None and network.ranges[node.inputs[0]] is not None and _scalar(a.scale):
+                deployed = deployed_scale(node.key, weights, quantizer)
+                return Quantized(quantizer.codes(a.codes.float() * units_per_code(a.scale, deployed)), deployed)
             step = _activation_scale(node.key, weights, quantizer, a.real, training)
             if isinstance(step, float) and isinstance(a.scale, float):
                 units = a.codes if step == a.scale else a.codes * (a.scale / step)
@@ -302,7 +313,7 @@ def _run_node(
         case GlobalSumPool():
             (a,) = inputs
             _, _, height, width = a.codes.shape
-            per_map = a.scale if isinstance(a.scale, float) else a.scale.flatten(1)
+            per_map = a.scale if isinstance(a.scale, float) or a.scale.dim() < 2 else a.scale.flatten(1)
             return Quantized(_float(a.codes).sum((2, 3)), _product(per_map, 1 / (height * width)))
         case Add(saturate=levels):
             left, right = inputs
@@ -331,6 +342,57 @@ def _run_node(
             return Quantized(a.codes * kept.to(a.codes.dtype).div_(1 - rate), a.scale)
         case _:
             assert_never(node.op)
+
+
+def normalisation_line(network: Network, position: int, weights: Weights) -> Line | None:
+    """The canonical expression of the BatchNorm at `position` in evaluation.
+
+    None where its input is real, it has no quantizer, or the store keeps no running statistics.
+    """
+    node = network.nodes[position]
+    assert isinstance(node.op, BatchNorm)
+    statistics, accumulator = weights.statistics(node.key), network.ranges[node.inputs[0]]
+    if node.op.activation.levels is None or accumulator is None or statistics is None:
+        return None
+    return line(
+        weights[f"{node.key}/gain"].detach(),
+        weights[f"{node.key}/offset"].detach(),
+        *statistics,
+        node.op.epsilon,
+        deployed_scale(node.key, weights, node.op.activation),
+        node.op.activation.levels,
+        _finest_factor(network, node.inputs[0]),
+        accumulator.magnitude,
+    )
+
+
+def units_per_code(scale: Scale, step: Scale) -> Tensor:
+    """What an Activation in evaluation multiplies integer codes of that scale by: scale / step, rounded once."""
+    return (torch.as_tensor(scale).double() / torch.as_tensor(step).double()).float()
+
+
+def _finest_factor(network: Network, position: int) -> int:
+    """How finely offsets behind the accumulators of a node are kept."""
+    node, accumulator = network.nodes[position], network.ranges[position]
+    match node.op:
+        case Conv2d(weight=quantizer) | DepthwiseConv2d(weight=quantizer) | Linear(weight=quantizer):
+            ranges = [network.ranges[i] for i in node.inputs]
+            assert quantizer.levels is not None and accumulator is not None
+            largest = max(max(r.highest, 0) - min(r.lowest, 0) for r in ranges if r is not None)
+            weight = max(-quantizer.levels.lowest, quantizer.levels.highest)
+            return finest_factor(weight, largest, accumulator.magnitude)
+        case _:
+            return 1
+
+
+def deployed_scale(key: str, weights: Weights, quantizer: Quantizer) -> Scale:
+    """The scale of an activation outside training."""
+    with torch.no_grad():
+        return _activation_scale(key, weights, quantizer, torch.empty(0), None)
+
+
+def _scalar(scale: Scale) -> bool:
+    return isinstance(scale, float) or scale.numel() == 1
 
 
 def _batch_norm(
@@ -363,6 +425,13 @@ def _batch_norm(
     return quantize(quantizer, normal, scale, training=generator is not None, generator=generator)
 
 
+def weight_codes(network: Network, position: int, weights: Weights) -> Quantized:
+    """The codes of a node's weights in evaluation, blocks side by side, and their scale."""
+    node = network.nodes[position]
+    assert isinstance(node.op, (Conv2d, DepthwiseConv2d, Linear))
+    return _weight(network, position, weights, node.op.weight, None)
+
+
 def _weight(
     network: Network, position: int, weights: Weights, quantizer: Quantizer, training: Training | None
 ) -> Quantized:
@@ -373,7 +442,7 @@ def _weight(
         return Quantized(latent, 1.0)
     scale: Scale
     if quantizer.learns_scale:
-        scale = _tamed(weights[f"{network.nodes[position].key}/log2_scale"], latent.numel(), quantizer).exp2()
+        scale = _learned(weights[f"{network.nodes[position].key}/log2_scale"], latent.numel(), quantizer, training)
     else:
         scale = quantizer.scale(latent, shapes[0].fans)
     generator = None if training is None else training.generator
@@ -385,8 +454,8 @@ def _weight(
 
 def _activation_scale(key: str, weights: Weights, quantizer: Quantizer, x: Tensor, training: Training | None) -> Scale:
     if quantizer.learns_scale:
-        return _tamed(weights[f"{key}/log2_scale"], x.numel(), quantizer).exp2()
-    fixed = quantizer.scale(x.new_zeros(1), None)
+        return _learned(weights[f"{key}/log2_scale"], x.numel(), quantizer, training)
+    fixed = quantizer.scale(torch.zeros(1), None)
     if isinstance(fixed, float):
         return fixed
     running = weights.running_max(key)
@@ -397,11 +466,14 @@ def _activation_scale(key: str, weights: Weights, quantizer: Quantizer, x: Tenso
     return quantizer.scale(x, None)
 
 
-def _tamed(parameter: Tensor, count: int, quantizer: Quantizer) -> Tensor:
-    """The parameter with its gradient scaled down: it sums over all it scales (Esser et al. 2020, LSQ, section 2.2)."""
+def _learned(parameter: Tensor, count: int, quantizer: Quantizer, training: Training | None) -> Tensor:
+    """The learned scale. In training its gradient, a sum over `count` numbers, is scaled down (Esser et al. 2020, LSQ,
+    section 2.2)."""
+    if training is None:
+        return parameter.detach().exp2()
     assert quantizer.levels is not None
     tame = 1 / math.sqrt(max(count, 1) * quantizer.levels.highest)
-    return parameter * tame + (parameter * (1 - tame)).detach()
+    return (parameter * tame + (parameter * (1 - tame)).detach()).exp2()
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
@@ -416,6 +488,9 @@ def _concat(inputs: list[Quantized]) -> Quantized:
 
 
 def _same(a: Scale, b: Scale) -> bool:
+    """Whether two scales are equal. Scales that are being trained count as different unless they are one tensor."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and not (a.requires_grad or b.requires_grad):
+        return a is b or torch.equal(a, b)
     return a is b or (isinstance(a, float) and isinstance(b, float) and a == b)
 
 
