@@ -27,7 +27,9 @@ Pads = tuple[int, int, int, int]  # top, left, bottom, right
 
 NO_PADS: Pads = (0, 0, 0, 0)
 LARGEST = 2**31 - 1  # magnitude of any value or partial sum
-MOST_ELEMENTS = 2**31 - 1  # of one value
+MOST_ELEMENTS = 2**28  # of one value
+MOST_CHANNELS = 2**22
+LONGEST_SIDE = 2**16  # of an image, window, stride or padding
 DEEPEST = 100_000  # nodes
 
 
@@ -203,7 +205,7 @@ class Edge(NamedTuple):
     def bits(self) -> int:
         """Width of the narrowest integer that holds every value: two's complement if any is negative."""
         if self.signed:
-            return max((-self.lowest - 1).bit_length(), self.highest.bit_length()) + 1
+            return max((-self.lowest - 1).bit_length(), max(self.highest, 0).bit_length()) + 1
         return max(self.highest.bit_length(), 1)
 
     @property
@@ -242,7 +244,7 @@ class IntegerGraph:
             if (position > 0) == isinstance(node.op, Input):
                 raise InvalidGraph(f"{self.label(position)}: an integer graph has one input, its first node")
             try:
-                edges.append(_edge(node.op, [edges[i] for i in node.inputs]))
+                edges.append(edge(node.op, [edges[i] for i in node.inputs]))
             except ValueError as mistake:
                 raise InvalidGraph(f"{self.label(position)}: {mistake}") from None
         return edges
@@ -321,13 +323,15 @@ def thresholds_of(op: Requantize, channels: int) -> Int:
     return np.ascontiguousarray(np.broadcast_to(table, (channels, len(levels))))
 
 
-def _edge(op: Op, inputs: Sequence[Edge]) -> Edge:
+def edge(op: Op, inputs: Sequence[Edge]) -> Edge:
     """Shape and ranges of what `op` puts out; ValueError where it does not fit its inputs."""
     _check_arity(op, inputs)
+    _check_numbers(op)
     match op:
         case Input(shape=shape, lowest=lowest, highest=highest, zero_point=zero):
             if len(shape) not in (1, 3) or any(s < 1 for s in shape):
                 raise ValueError(f"an input is (channels, height, width) or (features,), got {shape}")
+            _check_shape(shape)
             if lowest > highest:
                 raise ValueError(f"the lowest input, {lowest}, is above the highest, {highest}")
             return _checked(shape, np.full(shape[0], lowest - zero), np.full(shape[0], highest - zero))
@@ -340,11 +344,9 @@ def _edge(op: Op, inputs: Sequence[Edge]) -> Edge:
             _check_bias(bias, len(weight))
             if int(_magnitudes(op, x).max()) > LARGEST:
                 raise ValueError("its sums can exceed 32 bits")
-            ups, downs = np.maximum(weight, 0), np.minimum(weight, 0)
-            extra = 0 if bias is None else bias
-            return _checked(
-                (len(weight),), ups @ x.lows + downs @ x.highs + extra, ups @ x.highs + downs @ x.lows + extra
-            )
+            ends: tuple[Int, Int] = (weight * x.lows, weight * x.highs)
+            extra: Int = np.zeros(len(weight), dtype=np.int64) if bias is None else bias
+            return _checked((len(weight),), np.minimum(*ends).sum(1) + extra, np.maximum(*ends).sum(1) + extra)
         case MultiThreshold() as op:
             return _threshold_edge(op, inputs[0])
         case Requantize() as op:
@@ -357,6 +359,8 @@ def _edge(op: Op, inputs: Sequence[Edge]) -> Edge:
                 lowest is not None and highest is not None and lowest > highest
             ):
                 raise ValueError(f"clips to [{lowest}, {highest}]")
+            if left.magnitude + right.magnitude > LARGEST:
+                raise ValueError("its sums can exceed 32 bits")
             lows, highs = left.lows + right.lows, left.highs + right.highs
             if lowest is not None:
                 lows, highs = np.clip(lows, lowest, highest), np.clip(highs, lowest, highest)
@@ -398,12 +402,14 @@ def _edge(op: Op, inputs: Sequence[Edge]) -> Edge:
             if len(x.shape) != 3 or min(pads) < 0:
                 raise ValueError(f"pads {x.shape} by {pads}")
             shape = (x.shape[0], x.shape[1] + pads[0] + pads[2], x.shape[2] + pads[1] + pads[3])
+            _check_shape(shape)
             if not any(pads):
                 return x
             return _checked(shape, np.minimum(x.lows, 0), np.maximum(x.highs, 0))
         case Flatten():
             (x,) = inputs
             area = math.prod(x.shape[1:])
+            _check_shape((x.shape[0] * area,))
             return _checked((x.shape[0] * area,), np.repeat(x.lows, area), np.repeat(x.highs, area))
         case Argmax():
             (x,) = inputs
@@ -428,6 +434,28 @@ def _check_arity(op: Op, inputs: Sequence[Edge]) -> None:
         raise ValueError(f"takes {wanted} inputs, got {len(inputs)}")
 
 
+def _check_numbers(op: Op) -> None:
+    """No constant is so large that arithmetic on it could overflow 64 bits unnoticed."""
+    for name, value in vars(op).items():
+        if isinstance(value, np.ndarray):
+            if value.dtype != np.int64:
+                raise ValueError(f"its {name} is of {value.dtype}, not int64")
+            largest = max(-int(value.min(initial=0)), int(value.max(initial=0)))
+            allowed = 2**62 if isinstance(op, Requantize) else LARGEST + 1
+        else:
+            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+            largest, allowed = max((abs(n) for n in numbers), default=0), LARGEST + 1
+            if name == "zero_point" or isinstance(op, Input):
+                allowed = 2**40
+        if largest > allowed:
+            raise ValueError(f"its {name} exceeds 32 bits" if allowed < 2**62 else f"its {name} exceeds 64 bits")
+
+
+def _check_shape(shape: Shape) -> None:
+    if math.prod(shape) > MOST_ELEMENTS or shape[0] > MOST_CHANNELS or max(shape[1:], default=0) > LONGEST_SIDE:
+        raise ValueError(f"its output of {shape} is too large")
+
+
 def _check_shift(shift: int) -> None:
     if not 0 <= shift <= 31:
         raise ValueError(f"shifts are 0 to 31, got {shift}")
@@ -439,8 +467,7 @@ def _check_bias(bias: Int | None, channels: int) -> None:
 
 
 def _checked(shape: Shape, lows: Int, highs: Int) -> Edge:
-    if math.prod(shape) > MOST_ELEMENTS:
-        raise ValueError(f"its output of {shape} is too large")
+    _check_shape(shape)
     if int(np.abs(lows).max()) > LARGEST or int(np.abs(highs).max()) > LARGEST:
         raise ValueError(f"its values, {int(lows.min())} to {int(highs.max())}, exceed 32 bits")
     return Edge(shape, lows.astype(np.int64), highs.astype(np.int64))
@@ -456,6 +483,8 @@ def _window(shape: Shape, kernel: Pair, stride: Pair, pads: Pads) -> Pair:
     width = output_size(shape[2], kernel[1], stride[1], pads[1], pads[3])
     if height < 1 or width < 1:
         raise ValueError(f"a window of {kernel} does not fit an image of {shape[1:]} padded by {pads}")
+    if max(height, width, *kernel, *stride, *pads) > LONGEST_SIDE:
+        raise ValueError(f"a window of {kernel}, stride {stride} and pads {pads} is too large")
     return height, width
 
 

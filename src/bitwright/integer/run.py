@@ -52,7 +52,8 @@ class Executor:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """The output for x: (N, *input shape), integers inside the input's range, as int64."""
-        *_, (_, output) = self.steps(x)
+        for _, value in self.steps(x):
+            output = value
         return output.to(torch.int64)
 
     @torch.no_grad()
@@ -67,6 +68,8 @@ class Executor:
         if tuple(x.shape[1:]) != graph.input.shape:
             raise InvalidGraph(f"the graph takes inputs of {graph.input.shape}, got {tuple(x.shape[1:])}")
         x = x.to(self.device)
+        if x.is_floating_point() and not bool(((x == x.round()) & x.isfinite()).all()):
+            raise InvalidGraph("inputs are integers, got fractions or no numbers at all")
         if x.numel() and (int(x.min()) < graph.input.lowest or int(x.max()) > graph.input.highest):
             raise InvalidGraph(
                 f"inputs are integers from {graph.input.lowest} to {graph.input.highest},"
@@ -87,9 +90,12 @@ class Executor:
         constants = self._constants[position]
         match op:
             case Input(zero_point=zero):
-                return x.to(dtype) - zero
+                channels_last = torch.channels_last if x.dim() == 4 else torch.contiguous_format
+                return (x.to(torch.int64) - zero if zero else x).to(dtype, memory_format=channels_last)
             case Conv(stride=stride, pads=pads, groups=groups):
                 padded = _padded(inputs[0].to(dtype), pads)
+                if stride[0] != stride[1]:  # oneDNN leaves rows unwritten where such an image is channels-last
+                    padded = padded.clone(memory_format=torch.contiguous_format)
                 return self._whole(F.conv2d(padded, constants[0], constants[1], stride, 0, 1, groups))
             case MatMul():
                 return self._whole(F.linear(inputs[0].to(dtype), constants[0], constants[1]))
@@ -136,7 +142,9 @@ class Executor:
         constants = self._constants[position]
         if len(constants) == 2:
             table, start = constants
-            return table[(x + start.reshape(channelwise)).to(torch.int64)]
+            # in the order of channels-last memory, which everything behind the input has
+            index = (x + start.reshape(channelwise)).to(torch.int32).movedim(1, -1)
+            return table.index_select(0, index.reshape(-1)).reshape(index.shape).movedim(-1, 1)
         signs, thresholds, levels = constants
         signed = x.double() * signs.reshape(channelwise)
         flat = signed.transpose(0, 1).reshape(x.shape[1], -1)
@@ -176,8 +184,9 @@ class Executor:
         for low, high, sign, row in zip(x.lows, x.highs, signs, thresholds, strict=True):
             parts.append(levels[np.searchsorted(row, sign * np.arange(low, high + 1), side="right")])
         starts = np.concatenate([[0], np.cumsum(widths)[:-1]]) - x.lows
-        kind = self._dtype(position)
-        return self._tensor(np.concatenate(parts)).to(kind), self._tensor(starts).to(kind)
+        far = int(np.abs(starts).max()) + len(starts) * int(widths.max()) >= EXACT_IN_FLOAT32
+        table = self._tensor(np.concatenate(parts)).to(self._dtype(position))
+        return table, self._tensor(starts).to(torch.float64 if far else torch.float32)
 
     def _tensor(self, values: Int) -> Tensor:
         return torch.from_numpy(np.array(values, dtype=np.int64)).to(self.device)

@@ -1,0 +1,34 @@
+"""A trained network beside its integer graph, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..modules import Weights, run
+from ..network import Network
+from .lower import Lowered
+from .run import Executor
+
+
+def differences(
+    network: Network, weights: Weights, lowering: Lowered, x: Tensor, executor: Executor
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """For every node of the network: its position in the graph, and its integers in the graph and in training code.
+
+    x: (N, C, H, W) uint8. Values are only held as long as they are needed.
+    """
+    trunk = network.trunk
+    with torch.no_grad():
+        values = run(trunk, weights, x)
+    wanted: dict[int, list[int]] = {}
+    for at, position in enumerate(lowering.positions):
+        wanted.setdefault(position, []).append(at)
+    for position, exact in executor.steps(x):
+        for at in wanted.get(position, ()):
+            value = values[at]
+            assert value is not None
+            yield position, exact, value.codes
+            values[at] = None
