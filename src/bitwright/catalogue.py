@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-FUNCTIONS = {"datasets": "load"}  # catalogues whose components are functions
+FUNCTIONS = {"datasets": "load", "exports": "export", "imports": "load"}  # catalogues whose components are functions
 
 
 def names(kind: str) -> list[str]:
