@@ -16,7 +16,9 @@ from bitwright.report.search_report import machine
 from . import __path__ as here
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-NAMES = [m.name for m in pkgutil.iter_modules(here) if m.name not in ("__main__", "timing", "supernet", "plain_torch")]
+NAMES = [
+    m.name for m in pkgutil.iter_modules(here) if m.name not in ("__main__", "timing", "supernet", "plain_torch", "vgg")
+]
 
 
 def main() -> None:

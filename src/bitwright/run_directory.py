@@ -7,7 +7,8 @@ RUN/checkpoints/           search.pt, from which a search goes on; standalone/, 
 RUN/report/                report.md, report.json, pictures
 RUN/best.json              the architecture that was found; it comes last, so a run that has it is complete
 RUN/train/                 a training: config.yaml, network.json, checkpoint.pt, train.log, events/, and in the end
-                           weights.safetensors and result.json; further ones are train-2, train-3, ...
+                           weights.safetensors and result.json, and once lowered integer.safetensors; further ones
+                           are train-2, train-3, ...
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import safetensors.torch
 import yaml
 from safetensors import SafetensorError
 
+from . import files
 from .architecture import Architecture
 from .errors import ConfigError, StorageError
 from .evaluators.from_scratch import FromScratch
@@ -41,6 +43,8 @@ from .strategies import Strategy
 from .train import checkpoint
 from .train.fit import Fitted, fit
 from .trial import Archive, Trial
+
+INTEGER_GRAPH = "integer.safetensors"
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,7 +104,7 @@ class SearchRun:
             )
             report = self._conclude()
         best = report.best
-        checkpoint.write_json(
+        files.write_json(
             self.path / "best.json",
             {
                 "architecture": str(best.architecture),
@@ -320,7 +324,7 @@ def alone_in(path: Path) -> Iterator[None]:
 
 def write_config(path: Path, values: dict[str, Any]) -> None:
     values = values | {"dataset": values["dataset"] | {"root": str(Path(values["dataset"]["root"]).absolute())}}
-    checkpoint.write_text(path, yaml.safe_dump(values, sort_keys=False))
+    files.write_text(path, yaml.safe_dump(values, sort_keys=False))
 
 
 def require_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
@@ -390,7 +394,7 @@ class TrainingRun:
             return
         len(self.network.shapes)  # an architecture that does not fit is refused before anything is written
         write_config(self.path / "config.yaml", self.experiment.values)
-        checkpoint.write_json(self.path / "network.json", {"architecture": str(self.architecture)})
+        files.write_json(self.path / "network.json", {"architecture": str(self.architecture)})
 
     def execute(self, console: Console | None = None) -> Fitted:
         """Train to the end, from the last checkpoint if there is one."""
@@ -414,8 +418,8 @@ class TrainingRun:
             )
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in fitted.weights.state_dict().items()}
         content = safetensors.torch.save(tensors, {"architecture": str(self.architecture)})
-        checkpoint.write_atomically(self.path / "weights.safetensors", lambda file: file.write(content))
-        checkpoint.write_json(
+        files.write_atomically(self.path / "weights.safetensors", lambda file: file.write(content))
+        files.write_json(
             self.path / "result.json",
             {
                 "architecture": str(self.architecture),

@@ -9,10 +9,15 @@ COMMANDS = {
     "demo": "search, train and evaluate on data that is already here, in under five minutes",
     "search": "search for an architecture",
     "train": "train an architecture from scratch",
-    "evaluate": "test accuracy and costs of a trained network",
+    "evaluate": "test accuracy and costs of a trained network, in integers",
+    "lower": "turn a trained network into an integer-only graph",
+    "export": "write a network as ONNX, QONNX or C",
+    "import": "turn a quantized ONNX or QONNX model into an integer graph",
+    "verify": "compare integer results bit for bit wherever a network runs",
     "show": "draw and describe an architecture",
     "data": "list, check or download data sets",
 }
+DEPLOY = {"lower": "lower", "export": "export", "import": "import_model", "verify": "verify"}  # in deploy.py
 RESUMABLE = ("demo", "search", "train")
 
 
@@ -37,9 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ..errors import BitwrightError
 
     try:
-        from . import commands
+        if given[0] in DEPLOY:
+            from . import deploy
 
-        getattr(commands, given[0])(given[1:])
+            getattr(deploy, DEPLOY[given[0]])(given[1:])
+        else:
+            from . import commands
+
+            getattr(commands, given[0])(given[1:])
     except BitwrightError as error:
         print(f"bitwright {given[0]}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

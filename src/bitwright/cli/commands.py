@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from .. import catalogue
 from ..architecture import Architecture
 from ..errors import ConfigError, DataError
-from ..experiment import DEFAULTS, Experiment, experiment_parser, presets, read_yaml, resolve
+from ..experiment import Experiment, read_yaml, resolve
 from ..kernels import keep_freed_memory
 from ..report.evaluation import Evaluation
 from ..report.evaluation import evaluate as evaluate_network
@@ -31,62 +28,14 @@ from ..run_directory import (
     training_path,
 )
 from ..spaces.enas_micro import CELLS, EnasMicro
-from .flags import translate
+from .options import Parser, open_console, use_threads
 
 DEMO = "digits-demo"
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse with our errors, and help that goes on with the options of an experiment."""
-
-    def __init__(self, command: str, text: str, *, experiment: bool = True) -> None:
-        super().__init__(f"bitwright {command}", description=text, allow_abbrev=False, add_help=False)
-        self.add_argument("-h", "--help", action="store_true", help="show this text")
-        self.experiment = experiment
-        if experiment:
-            self.add_argument("--preset", help=f"where options start from, one or NAME,NAME: {', '.join(presets())}")
-            self.add_argument(
-                "--dataset",
-                metavar="NAME",
-                help="short for --dataset.name; folder:PATH takes images in folders by class",
-            )
-            self.add_argument("--data", metavar="DIR", help="short for --dataset.root")
-            self.add_argument(
-                "--config", metavar="FILE", help="a YAML file of options; later ones and the command line win"
-            )
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-    def read(self, arguments: Sequence[str], command: str) -> tuple[argparse.Namespace, list[str]]:
-        """This command's own options, and the experiment's."""
-        if "-h" in arguments or "--help" in arguments:
-            print(self.format_help())
-            if self.experiment:
-                print("Options of an experiment (see docs/experiments.md):\n")
-                print(experiment_parser(DEFAULTS).format_help().partition("\n\n")[2])
-            raise SystemExit(0)
-        translated = translate(arguments, command) if self.experiment else list(arguments)
-        passed: list[str] = []
-        kept: list[str] = []
-        while translated:
-            word = translated.pop(0)
-            own = word.partition("=")[0] in self._option_string_actions
-            if not word.startswith("--") or (own and not (self.experiment and word.startswith("--config"))):
-                kept.append(word)
-            elif "=" in word or not translated or translated[0].startswith("--"):
-                passed.append(word)
-            else:  # an option of the experiment with its value, which is not this command's RUN
-                passed.append(f"{word}={translated.pop(0)}")
-        known, rest = self.parse_known_args(kept)
-        passed += rest
-        if passed and not self.experiment:
-            raise ConfigError(f"no option {passed[0]}; `{self.prog} --help` lists them")
-        return known, passed
+DEMO_EXPORTS = {"onnx": "network.onnx", "qonnx": "network.qonnx.onnx", "c": "c"}
 
 
 def search(arguments: Sequence[str]) -> None:
-    parser = _Parser("search", "Search for an architecture and write the best one to OUT/best.json.")
+    parser = Parser("search", "Search for an architecture and write the best one to OUT/best.json.")
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help="the run directory (default: runs/ and the preset's name)"
     )
@@ -94,13 +43,13 @@ def search(arguments: Sequence[str]) -> None:
     options, rest = parser.read(arguments, "search")
     experiment = _experiment(resolve(rest, options.preset))
     out = options.out or Path("runs") / (options.preset or experiment.values["dataset"]["name"])
-    console = _console()
+    console = open_console()
     _search(experiment, out, options.resume, console)
     console.print(f"\nnext: bitwright train {out}")
 
 
 def train(arguments: Sequence[str]) -> None:
-    parser = _Parser("train", "Train an architecture from scratch and keep what does best on the validation images.")
+    parser = Parser("train", "Train an architecture from scratch and keep what does best on the validation images.")
     parser.add_argument("source", nargs="?", type=Path, metavar="RUN", help="a run directory or its best.json")
     parser.add_argument(
         "--arch",
@@ -128,13 +77,13 @@ def train(arguments: Sequence[str]) -> None:
     out = options.out or training_path(
         run or Path("runs") / (options.preset or experiment.values["dataset"]["name"]), resume=options.resume
     )
-    console = _console()
+    console = open_console()
     _train(TrainingRun(experiment, architecture, out), options.resume, console)
     console.print(f"\nnext: bitwright evaluate {out if options.out else out.parent}")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    parser = _Parser("evaluate", "Test accuracy, confusion matrix and costs of a trained network.", experiment=False)
+    parser = Parser("evaluate", "Test accuracy, confusion matrix and costs of a trained network.", experiment=False)
     parser.add_argument("run", type=Path, help="a run directory or a training in it")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--data", type=Path, metavar="DIR", help="where the data set is now")
@@ -147,18 +96,18 @@ def evaluate(arguments: Sequence[str]) -> None:
     values = read_yaml(path / "config.yaml") | {"device": options.device, "threads": options.threads}
     if options.data is not None:
         values["dataset"] = values["dataset"] | {"root": str(options.data)}
-    _use_threads(options.threads)
+    use_threads(options.threads)
     training = TrainingRun.open(path, values)
     evaluation = evaluate_network(training.network, training.weights(), training.experiment.dataset)
     if options.json:
         extra = {"run": str(path), "architecture": str(training.architecture), "dataset": values["dataset"]["name"]}
         print(json.dumps(extra | evaluation.as_json()))
     else:
-        _print_evaluation(_console(), evaluation, training.architecture)
+        _print_evaluation(open_console(), evaluation, training.architecture)
 
 
 def show(arguments: Sequence[str]) -> None:
-    parser = _Parser("show", "Describe an architecture and draw its cells as SVG, PNG and DOT.")
+    parser = Parser("show", "Describe an architecture and draw its cells as SVG, PNG and DOT.")
     parser.add_argument("source", nargs="?", type=Path, metavar="RUN", help="a run directory or its best.json")
     parser.add_argument("--arch", "--fixed-arc", metavar="TEXT", help='the architecture, such as "0 2 1 ..."')
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the pictures go (default: RUN/report, or here)")
@@ -173,7 +122,7 @@ def show(arguments: Sequence[str]) -> None:
     if options.arch is None and best is None:
         raise ConfigError("name a run directory, a best.json, or an architecture with --arch")
     architecture = space.parse(options.arch) if options.arch is not None else found_architecture(best or Path(), space)
-    console = _console()
+    console = open_console()
     console.print(str(architecture))
     for kind in CELLS:
         console.print(f"\n{kind} cell")
@@ -190,12 +139,12 @@ def show(arguments: Sequence[str]) -> None:
 
 
 def data(arguments: Sequence[str]) -> None:
-    parser = _Parser("data", "List the data sets, check one, or download it.", experiment=False)
+    parser = Parser("data", "List the data sets, check one, or download it.", experiment=False)
     parser.add_argument("action", choices=("list", "check", "download"))
     parser.add_argument("name", nargs="?", help="a data set; folder:PATH takes images in folders by class")
     parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="its folder (default: data)")
     options, _ = parser.read(arguments, "data")
-    console = _console()
+    console = open_console()
     if options.action == "list":
         if options.name is not None:
             raise ConfigError(f"`data list` takes no name, got {options.name}")
@@ -230,7 +179,7 @@ def data(arguments: Sequence[str]) -> None:
 
 
 def demo(arguments: Sequence[str]) -> None:
-    parser = _Parser("demo", f"Search, train and evaluate with the preset {DEMO}.")
+    parser = Parser("demo", f"Search, train and evaluate with the preset {DEMO}.")
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help=f"the run directory (default: runs/{DEMO}, or the next free name)"
     )
@@ -238,7 +187,7 @@ def demo(arguments: Sequence[str]) -> None:
     options, rest = parser.read(arguments, "demo")
     experiment = _experiment(resolve(rest, options.preset or DEMO))
     out = options.out or _free(Path("runs") / (options.preset or DEMO), options.resume)
-    console = _console()
+    console = open_console()
     _search(experiment, out, options.resume, console)
     architecture = found_architecture(out / "best.json", experiment.final_space)
     training = TrainingRun(experiment, architecture, out / "train")
@@ -247,7 +196,19 @@ def demo(arguments: Sequence[str]) -> None:
     console.print()
     evaluation = evaluate_network(training.network, training.weights(), experiment.dataset)
     _print_evaluation(console, evaluation, training.architecture)
+    _deploy(training, out, console)
     console.print(f"\nthe cells are drawn in {out}/report/cells.svg and cells.png; the search: {out}/report/report.md")
+
+
+def _deploy(training: TrainingRun, out: Path, console: Console) -> None:
+    """Lower, export and verify what the demo trained."""
+    from . import deploy
+
+    console.print("\nfrom the trained network to integers:")
+    deploy.lower([str(out), "--quiet"])
+    for kind, name in DEMO_EXPORTS.items():
+        deploy.export([str(out), "--to", kind, "--out", str(out / "deploy" / name)])
+    deploy.verify([str(out), "--samples", str(len(training.experiment.dataset.test)), "--threads", "1"])
 
 
 def _search(experiment: Experiment, out: Path, resume: bool, console: Console) -> None:
@@ -294,16 +255,9 @@ def _train(training: TrainingRun, resume: bool, console: Console) -> None:
 def _experiment(values: dict[str, Any]) -> Experiment:
     """The experiment, with the process set up for long work."""
     experiment = Experiment(values)
-    _use_threads(experiment.threads)
+    use_threads(experiment.threads)
     keep_freed_memory()
     return experiment
-
-
-def _use_threads(count: int) -> None:
-    if count < 0:
-        raise ConfigError(f"threads are at least 0, got {count}")
-    if count:  # more than there are cores help nobody
-        torch.set_num_threads(min(count, os.cpu_count() or 1))
 
 
 def _source(source: Path | None) -> tuple[Path | None, Path | None]:
@@ -326,10 +280,6 @@ def _free(path: Path, resume: bool) -> Path:
 
 def _node_name(node: int) -> str:
     return {0: "h[i-2]", 1: "h[i-1]"}.get(node, f"node {node}")
-
-
-def _console() -> Console:
-    return Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def _print_evaluation(console: Console, evaluation: Evaluation, architecture: Architecture) -> None:
@@ -365,9 +315,22 @@ def _print_evaluation(console: Console, evaluation: Evaluation, architecture: Ar
     console.print(
         f"\n{architecture}\n"
         f"test accuracy    {evaluation.test_accuracy:.4f} on {evaluation.test_images:,} images"
-        f" (validation {evaluation.validation_accuracy:.4f})\n"
+        f" (validation {evaluation.validation_accuracy:.4f}){_integer_text(evaluation)}\n"
         f"parameters       {evaluation.parameters:,}\n"
         f"weight bits      {evaluation.weight_bits:,} ({evaluation.weight_bits / 8192:,.1f} KiB)\n"
         f"MACs             {evaluation.macs:,}\n"
         f"bit operations   {evaluation.bit_operations:,}"
+    )
+
+
+def _integer_text(evaluation: Evaluation) -> str:
+    if evaluation.no_integer_form is not None:
+        return f" in floating point; no integer form: {evaluation.no_integer_form}"
+    differing = evaluation.differing_predictions
+    layer = evaluation.first_differing_layer
+    return (
+        " in integers\n"
+        f"fake-quantized   {evaluation.fake_quantized_accuracy:.4f}, {differing or 'no'} prediction"
+        f"{'' if differing == 1 else 's'} differ{'s' if differing == 1 else ''}; "
+        + ("all values of all layers are equal" if layer is None else f"values differ first in {layer}")
     )

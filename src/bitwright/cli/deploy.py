@@ -1,0 +1,206 @@
+"""The commands that take a trained network to integers: lower, export, import, verify."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from .. import catalogue
+from ..errors import ConfigError, ExportError
+from ..experiment import read_yaml
+from ..files import write_text
+from ..integer import storage
+from ..integer.describe import as_dot, as_text, rows
+from ..integer.graph import IntegerGraph
+from ..integer.lower import Lowered, lowered
+from ..modules import Weights
+from ..network import Network
+from ..run_directory import INTEGER_GRAPH, TrainingRun, latest_training
+from ..verify import TARGETS, Comparison, Verification, random_inputs
+from ..verify import verify as verify_graph
+from .options import Parser, open_console, use_threads
+
+SAMPLES = 1000  # that verify takes unless told
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A trained run with its test images, or a graph alone. path: where what is made of it goes by default."""
+
+    graph: IntegerGraph
+    path: Path
+    training: tuple[Network, Weights, Lowered] | None = None
+    images: NDArray[np.int64] | None = None
+
+
+def lower(arguments: Sequence[str]) -> None:
+    options = Parser(
+        "lower", "Turn a trained network into an integer-only graph with the same results.", experiment=False
+    )
+    options.add_argument("run", type=Path, metavar="RUN", help="a run directory or a training in it")
+    options.add_argument("--out", type=Path, metavar="FILE", help=f"the graph (default: RUN/train/{INTEGER_GRAPH})")
+    options.add_argument("--dot", type=Path, metavar="FILE", help="also a drawing in the DOT language")
+    options.add_argument("--quiet", action="store_true", help="no table of nodes")
+    given, _ = options.read(arguments, "lower")
+    path, training = _training(given.run)
+    graph = lowered(training.network, training.weights()).graph
+    out = given.out or path / INTEGER_GRAPH
+    storage.save(graph, out)
+    if given.dot is not None:
+        write_text(given.dot, as_dot(graph))
+    console = open_console()
+    _describe(console, graph, table=not given.quiet)
+    console.print(f"wrote {out}")
+
+
+def export(arguments: Sequence[str]) -> None:
+    formats = catalogue.names("exports")
+    options = Parser("export", "Write a network as ONNX, QONNX or C with the same integer results.", experiment=False)
+    options.add_argument("source", type=Path, metavar="RUN", help="a run directory, a training in it, or a graph")
+    options.add_argument("--to", required=True, metavar="FORMAT", help=" or ".join(formats))
+    options.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file, or for c a directory")
+    given, _ = options.read(arguments, "export")
+    write = catalogue.find("exports", given.to)
+    source = _source(given.source)
+    console = open_console()
+    for line in write(source.graph, given.out):
+        console.print(line)
+
+
+def import_model(arguments: Sequence[str]) -> None:
+    options = Parser("import", "Turn a quantized ONNX or QONNX model into an integer graph.", experiment=False)
+    options.add_argument("file", type=Path, metavar="FILE.onnx", help="the model")
+    options.add_argument("--out", type=Path, required=True, metavar="GRAPH", help="the integer graph")
+    given, _ = options.read(arguments, "import")
+    from ..imports.onnx import load
+
+    if not given.file.exists():
+        raise ConfigError(f"there is no {given.file}")
+    graph = load(given.file)
+    storage.save(graph, given.out)
+    console = open_console()
+    _describe(console, graph)
+    console.print(f"wrote {given.out}")
+
+
+def verify(arguments: Sequence[str]) -> None:
+    options = Parser("verify", "Compare a network's integer results bit for bit wherever it runs.", experiment=False)
+    options.add_argument("source", type=Path, metavar="RUN_OR_GRAPH", help="a run directory or an integer graph")
+    options.add_argument(
+        "--samples",
+        type=int,
+        default=SAMPLES,
+        help=f"test images of a run, or random inputs of a graph (default: {SAMPLES}; the qonnx executor takes 200)",
+    )
+    options.add_argument("--targets", metavar="A,B", help=f"some of training, {', '.join(TARGETS)} (default: all)")
+    options.add_argument("--every-layer", action="store_true", help="compare all values, not only the outputs")
+    options.add_argument("--json", action="store_true", help="print one JSON object")
+    options.add_argument("--data", type=Path, metavar="DIR", help="where the data set of the run is now")
+    options.add_argument("--threads", type=int, default=0, help="of the processor; 0 takes all cores")
+    given, _ = options.read(arguments, "verify")
+    if given.samples < 1:
+        raise ConfigError(f"samples are at least 1, got {given.samples}")
+    use_threads(given.threads)
+    source = _source(given.source, given.data)
+    out = open_console()
+    result = _verify(
+        source,
+        given.samples,
+        targets=None if given.targets is None else given.targets.split(","),
+        every_layer=given.every_layer,
+        console=None if given.json else out,
+    )
+    if given.json:
+        print(json.dumps(result.as_json()))
+    if not result.equal:
+        ran = [t for t in result.targets if t.skipped is None]
+        raise ExportError("the results differ" if ran else "no target could run")
+
+
+def _verify(
+    source: _Source,
+    samples: int,
+    *,
+    targets: Sequence[str] | None = None,
+    every_layer: bool = False,
+    console: Console | None = None,
+) -> Verification:
+    if source.images is None:
+        x = random_inputs(source.graph, samples)
+    else:
+        x = source.images[:samples]
+
+    def tell(comparison: Comparison) -> None:
+        if console is not None:
+            console.print(_line(comparison))
+
+    if console is not None:
+        kind = "random inputs" if source.images is None else "test images"
+        console.print(f"integer graph of {len(source.graph.nodes)} nodes on {len(x):,} {kind}")
+    return verify_graph(
+        source.graph, x, targets=targets, every_layer=every_layer, trained=source.training, progress=tell
+    )
+
+
+def _line(comparison: Comparison) -> str:
+    name = f"  {comparison.target:<11}"
+    if comparison.skipped is not None:
+        return f"{name}not run: {comparison.skipped}"
+    if comparison.equal:
+        return f"{name}equal on {comparison.samples:,} ({comparison.seconds:.1f} s)"
+    first = comparison.first_difference
+    where = ""
+    if first is not None:
+        at = "".join(f", {p}" for p in first.position)
+        where = (
+            f"; first in {first.layer}, sample {first.sample}, channel {first.channel}{at}:"
+            f" {first.got} instead of {first.expected}"
+        )
+    return (
+        f"{name}DIFFERENT in {comparison.differing_samples:,} of {comparison.samples:,},"
+        f" by up to {comparison.max_difference}{where}"
+    )
+
+
+def _training(run: Path, data: Path | None = None) -> tuple[Path, TrainingRun]:
+    if not run.exists():
+        raise ConfigError(f"there is no {run}")
+    path = latest_training(run)
+    values = read_yaml(path / "config.yaml") | {"device": "cpu"}
+    if data is not None:
+        values["dataset"] = values["dataset"] | {"root": str(data)}
+    return path, TrainingRun.open(path, values)
+
+
+def _source(path: Path, data: Path | None = None) -> _Source:
+    if path.is_file():
+        return _Source(storage.load(path), path)
+    at, training = _training(path, data)
+    return _of_training(training, at)
+
+
+def _of_training(training: TrainingRun, path: Path) -> _Source:
+    weights = training.weights()
+    lowering = lowered(training.network, weights)
+    x, _ = training.experiment.dataset.test.batch(slice(None))
+    images = x.cpu().contiguous().to(torch.int64).numpy()
+    return _Source(lowering.graph, path, (training.network, weights, lowering), images)
+
+
+def _describe(console: Console, graph: IntegerGraph, table: bool = True) -> None:
+    if table:
+        console.print(as_text(graph) + "\n")
+    described = rows(graph)
+    constants = sum(row.constants for row in described)
+    widest = max(described, key=lambda row: row.bits)
+    console.print(
+        f"{len(described)} nodes, constants of {constants:,} bits ({constants / 8192:,.1f} KiB);"
+        f" the widest values, {widest.bits} bits, come out of node {widest.position} ({widest.operation})"
+    )

@@ -1,0 +1,76 @@
+"""What all commands share: the reader of options, the console, and how many threads a process takes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+from rich.console import Console
+
+from ..errors import ConfigError
+from ..experiment import DEFAULTS, experiment_parser, presets
+from .flags import translate
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our errors, and help that goes on with the options of an experiment."""
+
+    def __init__(self, command: str, text: str, *, experiment: bool = True) -> None:
+        super().__init__(f"bitwright {command}", description=text, allow_abbrev=False, add_help=False)
+        self.add_argument("-h", "--help", action="store_true", help="show this text")
+        self.experiment = experiment
+        if experiment:
+            self.add_argument("--preset", help=f"where options start from, one or NAME,NAME: {', '.join(presets())}")
+            self.add_argument(
+                "--dataset",
+                metavar="NAME",
+                help="short for --dataset.name; folder:PATH takes images in folders by class",
+            )
+            self.add_argument("--data", metavar="DIR", help="short for --dataset.root")
+            self.add_argument(
+                "--config", metavar="FILE", help="a YAML file of options; later ones and the command line win"
+            )
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+    def read(self, arguments: Sequence[str], command: str) -> tuple[argparse.Namespace, list[str]]:
+        """This command's own options, and the experiment's."""
+        if "-h" in arguments or "--help" in arguments:
+            print(self.format_help())
+            if self.experiment:
+                print("Options of an experiment (see docs/experiments.md):\n")
+                print(experiment_parser(DEFAULTS).format_help().partition("\n\n")[2])
+            raise SystemExit(0)
+        translated = translate(arguments, command) if self.experiment else list(arguments)
+        passed: list[str] = []
+        kept: list[str] = []
+        while translated:
+            word = translated.pop(0)
+            own = word.partition("=")[0] in self._option_string_actions
+            if not word.startswith("--") or (own and not (self.experiment and word.startswith("--config"))):
+                kept.append(word)
+            elif "=" in word or not translated or translated[0].startswith("--"):
+                passed.append(word)
+            else:  # an option of the experiment with its value, which is not this command's RUN
+                passed.append(f"{word}={translated.pop(0)}")
+        known, rest = self.parse_known_args(kept)
+        passed += rest
+        if passed and not self.experiment:
+            raise ConfigError(f"no option {passed[0]}; `{self.prog} --help` lists them")
+        return known, passed
+
+
+def open_console() -> Console:
+    return Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+
+
+def use_threads(count: int) -> None:
+    if count < 0:
+        raise ConfigError(f"threads are at least 0, got {count}")
+    if count:  # more than there are cores help nobody
+        torch.set_num_threads(min(count, os.cpu_count() or 1))
