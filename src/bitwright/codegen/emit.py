@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import assert_never
 
-import numpy as np
-
 from ..integer.graph import (
-    LARGEST,
     Add,
     Argmax,
     Concat,
     Conv,
-    Edge,
     Flatten,
     GlobalSumPool,
     Input,
-    Int,
     IntegerGraph,
     MatMul,
     MaxPool,
@@ -28,26 +22,11 @@ from ..integer.graph import (
     Requantize,
     SumPool,
 )
-from .activation import Activation, activation
-from .epilogue import LANES, Epilogue, ctype, literal
-from .pack import pack, plane
-from .plan import WIDTH, Key, Plan, Step, Storage, plan
-from .tables import Tables
-
-ACCUMULATORS = 16  # vectors of sums that an AVX-512 kernel holds
-SMALL_TILE = (1, 4)  # vectors, pixels of the other vector kernels
-MOST_BLOCK = 16  # output channels that the portable kernel unpacks at once
-LONG_ROW = 1024  # weights of an output channel; with more, fewer channels are unpacked at once
-VECTOR = 32  # elements that a depthwise kernel takes at a time
-MOST_TAPS = 49  # of a maximum that is written out
-KERNELS = {
-    "bits": "bits",
-    "depthwise": "depthwise products of bytes",
-    "dot": "products of bytes",
-    "wide": "one product at a time",
-}
-LARGEST_ON_STACK = 4096  # sums
-LONGEST_PERIOD = 1024  # elements after which tables of a depthwise kernel may repeat
+from .convolutions import convolution
+from .plan import Step, plan
+from .steps import argmax, concat, flatten, input_type, max_pool, pack_bits, pad, read_input, write_output
+from .sums import elementwise
+from .unit import Unit
 
 
 @dataclass(frozen=True)
@@ -62,58 +41,32 @@ class Source:
 
 
 def emit(graph: IntegerGraph, name: str) -> Source:
-    return _Emitter(plan(graph), name).source()
-
-
-def input_type(op: Input) -> str:
-    """The narrowest C integer that holds the inputs."""
-    for kind, low, high in (
-        ("uint8_t", 0, 255),
-        ("int8_t", -128, 127),
-        ("int16_t", -(2**15), 2**15 - 1),
-        ("int32_t", -(2**31), 2**31 - 1),
-    ):
-        if low <= op.lowest and op.highest <= high:
-            return kind
-    return "int64_t"
+    return _Emitter(Unit(plan(graph)), name).source()
 
 
 class _Emitter:
-    def __init__(self, plan: Plan, name: str) -> None:
-        self.plan, self.name = plan, name
-        self.graph = plan.graph
-        self.tables = Tables()
-        self.vector_tables = Tables("defined(NW_VECTOR)")
-        self.scalar_tables = Tables("!defined(NW_VECTOR)")
+    def __init__(self, unit: Unit, name: str) -> None:
+        self.unit, self.name = unit, name
         self.functions: list[str] = []
-        self.tiles: dict[str, str] = {}  # text by name, of vector kernels
-        self.fragments = {"common.h"}
-        self.init: list[str] = []
-        self.lane_arrays: list[str] = []
-        self.lane_ram = 0
-        self.static_ram = 0
-        self.scratch: dict[str, int] = {}  # elements of arrays shared by the portable kernels
-        self.kernels: list[tuple[int, str]] = []
-
-    # ---- the file
 
     def source(self) -> Source:
         calls = []
-        for number, step in enumerate(self.plan.steps):
+        for number, step in enumerate(self.unit.plan.steps):
             text, argument = self._step(number, step)
-            label = self.graph.label(step.node)
+            label = self.unit.graph.label(step.node)
             if step.sums is not None:
-                label = f"{self.graph.label(step.sums)}, {label}"
+                label = f"{self.unit.graph.label(step.sums)}, {label}"
             self.functions.append(f"/* {_comment(label)} */\n{text}")
             calls.append(f"    step{number}({argument});\n")
         calls.append("    finish(output);\n")
-        self.functions.append(self._finish())
+        self.functions.append(write_output(self.unit))
         scratch_ram = sum(
-            size * {"nw_a": 2, "nw_k": 2, "uint64_t": 8, "int8_t": 1}[k.split()[0]] for k, size in self.scratch.items()
+            size * {"nw_a": 2, "nw_k": 2, "uint64_t": 8, "int8_t": 1}[k.split()[0]]
+            for k, size in self.unit.scratch.items()
         )
-        ram = self.plan.bytes() + scratch_ram + self.static_ram
-        flash = self.tables.bytes + max(self.vector_tables.bytes, self.scalar_tables.bytes)
-        return Source(self._text(calls), flash, ram, self.lane_ram, self.kernels)
+        ram = self.unit.plan.bytes() + scratch_ram + self.unit.static_ram
+        flash = self.unit.tables.bytes + max(self.unit.vector_tables.bytes, self.unit.scalar_tables.bytes)
+        return Source(self._text(calls), flash, ram, self.unit.lane_ram, self.unit.kernels)
 
     def _text(self, calls: list[str]) -> str:
         name = self.name
@@ -129,19 +82,19 @@ class _Emitter:
             "depthwise.h",
         )
         runtime = files("bitwright.codegen") / "runtime"
-        fragments = "\n".join((runtime / f).read_text(encoding="utf-8") for f in order if f in self.fragments)
+        fragments = "\n".join((runtime / f).read_text(encoding="utf-8") for f in order if f in self.unit.fragments)
         parts = [
             f"/* Generated by bitwright: an integer network. See {name}.h. */\n",
             f'#include "{name}.h"\n#include <stddef.h>\n#include <string.h>\n\n',
             f"#if defined({upper}_PORTABLE)\n#define NW_PORTABLE 1\n#endif\n",
             fragments,
             "\n",
-            self.tables.text(),
-            self.vector_tables.text(),
-            self.scalar_tables.text(),
+            self.unit.tables.text(),
+            self.unit.vector_tables.text(),
+            self.unit.scalar_tables.text(),
             "\n",
             self._areas(),
-            *self.tiles.values(),
+            *self.unit.tiles.values(),
             "\n".join(self.functions),
             self._entry(calls),
         ]
@@ -149,799 +102,59 @@ class _Emitter:
 
     def _areas(self) -> str:
         lines = []
-        for area, size in self.plan.sizes.items():
+        for area, size in self.unit.plan.sizes.items():
             kind = {"u8": "uint8_t", "i16": "int16_t", "i32": "int32_t"}[area]
             lines.append(f"static {kind} area_{area}[{size}] NW_ALIGN;\n")
-        for key, size in self.scratch.items():
+        for key, size in self.unit.scratch.items():
             kind, array = key.split()
             condition = "NW_BIT" if array == "gathered" else "NW_DOT"
             if array == "row":
                 lines.append(f"static {kind} {array}[{size}] NW_ALIGN;\n")
             else:
                 lines.append(f"#if !defined({condition})\nstatic {kind} {array}[{size}] NW_ALIGN;\n#endif\n")
-        lines += self.lane_arrays
+        lines += self.unit.lane_arrays
         return "".join(lines) + "\n"
 
     def _entry(self, calls: list[str]) -> str:
         name = self.name
         body = "".join(calls)
-        init = "".join(self.init)
+        init = "".join(self.unit.init)
         return (
             f"\nstatic int ready;\n\nvoid {name}_init(void)\n{{\n    if (ready)\n        return;\n{init}"
             f"    ready = 1;\n}}\n\n"
-            f"void {name}_run(const {input_type(self.graph.input)} *input, int32_t *output)\n{{\n"
+            f"void {name}_run(const {input_type(self.unit.graph.input)} *input, int32_t *output)\n{{\n"
             f"    if (!ready)\n        {name}_init();\n{body}}}\n"
         )
 
-    # ---- steps
-
     def _step(self, number: int, step: Step) -> tuple[str, str]:
         """The function of a step, and its argument."""
-        op = self.graph.nodes[step.node if step.sums is None else step.sums].op
+        op = self.unit.graph.nodes[step.node if step.sums is None else step.sums].op
         head = f"static void step{number}(void)\n{{\n"
         if step.packs:
-            return head + self._pack(step) + "}\n", ""
+            return head + pack_bits(self.unit, step) + "}\n", ""
         match op:
             case Input():
                 kind = input_type(op)
                 head = f"static void step{number}(const {kind} *input)\n{{\n"
-                return head + self._input(step, op) + "}\n", "input"
+                return head + read_input(self.unit, step, op) + "}\n", "input"
             case Conv() | MatMul():
-                text = self._conv(number, step)
+                text = convolution(self.unit, number, step)
             case MultiThreshold() | Requantize() | Add() | SumPool() | GlobalSumPool():
-                text = self._elementwise(number, step, op)
+                text = elementwise(self.unit, number, step, op)
             case Concat():
-                text = head + self._concat(step) + "}\n"
+                text = head + concat(self.unit, step) + "}\n"
             case MaxPool():
-                text = head + self._max_pool(step, op) + "}\n"
+                text = head + max_pool(self.unit, step, op) + "}\n"
             case Pad(pads=pads):
-                text = head + self._pad(step, pads[:2]) + "}\n"
+                text = head + pad(self.unit, step, pads[:2]) + "}\n"
             case Flatten():
-                text = head + self._flatten(step) + "}\n"
+                text = head + flatten(self.unit, step) + "}\n"
             case Argmax():
-                text = head + self._argmax(step) + "}\n"
+                text = head + argmax(self.unit, step) + "}\n"
             case _:
                 assert_never(op)
         return text, ""
 
-    def _edge(self, key: Key) -> Edge:
-        return self.graph.edges[key[0]]
-
-    def _at(self, key: Key, *, origin: bool = True) -> str:
-        """The address of a buffer's first pixel, or of its border."""
-        storage = self.plan.storage[key]
-        return f"area_{storage.area} + {self.plan.offsets[key] + (storage.origin if origin else 0)}"
-
-    def _border(self, key: Key) -> str:
-        """Fills the border of a buffer that has one."""
-        s = self.plan.storage[key]
-        if not any(s.border):
-            return ""
-        self.fragments.add("border.h")
-        unit = s.pixel * WIDTH[s.area]
-        top, left, bottom, right = s.border
-        at = self._at(key, origin=False)
-        return (
-            f"    nw_border({at}, {s.zero}, {s.shape[1]}, {s.shape[2] * unit}, {top}, {left * unit}, {bottom},"
-            f" {right * unit});\n"
-        )
-
-    def _pointers(self, step: Step, names: tuple[str, ...] = ("in",)) -> str:
-        lines = []
-        for name, key in zip(names, step.reads, strict=True):
-            lines.append(f"    const {ctype(self.plan.storage[key])} *{name} = {self._at(key)};\n")
-        out = self.plan.storage[step.writes]
-        lines.append(f"    {ctype(out)} *out = {self._at(step.writes)};\n")
-        return "".join(lines)
-
-    def _input(self, step: Step, op: Input) -> str:
-        out = self.plan.storage[step.writes]
-        channels, height, width = out.shape
-        shift = out.zero - op.zero_point
-        value = "input[(c * H + y) * W + x]".replace("H", str(height)).replace("W", str(width))
-        if max(abs(op.lowest), abs(op.highest), abs(shift)) > LARGEST:
-            value = f"(int64_t){value}"
-        if shift:
-            value = f"{value} + {literal(shift)}"
-        return (
-            f"    {ctype(out)} *out = {self._at(step.writes)};\n    size_t y, x, c;\n"
-            f"{self._border(step.writes)}"
-            f"    for (y = 0; y < {height}; y++)\n        for (x = 0; x < {width}; x++)\n"
-            f"            for (c = 0; c < {channels}; c++)\n"
-            f"                out[y * {out.row} + x * {out.pixel} + c] = ({ctype(out)})({value});\n"
-        )
-
-    def _finish(self) -> str:
-        key = self.plan.output
-        s = self.plan.storage[key]
-        channels, height, width = s.shape
-        zero = f" - {s.zero}" if s.zero else ""
-        return (
-            "static void finish(int32_t *output)\n{\n"
-            f"    const {ctype(s)} *in = {self._at(key)};\n    size_t y, x, c;\n"
-            f"    for (c = 0; c < {channels}; c++)\n        for (y = 0; y < {height}; y++)\n"
-            f"            for (x = 0; x < {width}; x++)\n"
-            f"                output[(c * {height} + y) * {width} + x] = in[y * {s.row} + x * {s.pixel} + c]{zero};\n"
-            "}\n"
-        )
-
-    def _pack(self, step: Step) -> str:
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        channels, height, width = s.shape
-        return (
-            f"{self._pointers(step)}    size_t y, x, c;\n{self._border(step.writes)}"
-            f"    for (y = 0; y < {height}; y++)\n        for (x = 0; x < {width}; x++) {{\n"
-            f"            memset(out + y * {out.row} + x * {out.pixel}, 0, {out.pixel});\n"
-            f"            for (c = 0; c < {channels}; c++)\n"
-            f"                out[y * {out.row} + x * {out.pixel} + c / 8] |="
-            f" (uint8_t)((in[y * {s.row} + x * {s.pixel} + c] > {s.zero}) << c % 8);\n        }}\n"
-        )
-
-    def _concat(self, step: Step) -> str:
-        out = self.plan.storage[step.writes]
-        _, height, width = out.shape
-        lines = [f"    {ctype(out)} *out = {self._at(step.writes)};\n    size_t y, x, c;\n{self._border(step.writes)}"]
-        start = 0
-        for key in step.reads:
-            s = self.plan.storage[key]
-            shift = out.zero - s.zero
-            added = f" + {literal(shift)}" if shift else ""
-            lines.append(
-                f"    {{\n        const {ctype(s)} *in = {self._at(key)};\n"
-                f"        for (y = 0; y < {height}; y++)\n            for (x = 0; x < {width}; x++)\n"
-                f"                for (c = 0; c < {s.pixel}; c++)\n"
-                f"                    out[y * {out.row} + x * {out.pixel} + {start} + c] ="
-                f" ({ctype(out)})(in[y * {s.row} + x * {s.pixel} + c]{added});\n    }}\n"
-            )
-            start += s.pixel
-        return "".join(lines)
-
-    def _max_pool(self, step: Step, op: MaxPool) -> str:
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        _, height, width = s.shape
-        kind = ctype(s)
-        shift = out.zero - s.zero
-        added = f" + {literal(shift)}" if shift else ""
-        (kh, kw), (sy, sx), (top, left, bottom, right) = op.kernel, op.stride, op.pads
-        join = "best[c] | p[c]" if s.bits else "p[c] > best[c] ? p[c] : best[c]"
-        inside = (out.shape[1] - 1) * sy + kh <= height + top + bottom
-        inside &= (out.shape[2] - 1) * sx + kw <= width + left + right
-        if inside and step.pads == op.pads and kh * kw <= MOST_TAPS:
-            return self._max_of_taps(step, op, added)
-        window = (
-            f"const size_t y0 = y * {sy} > {top} ? y * {sy} - {top} : 0, x0 = x * {sx} > {left} ? x * {sx} - {left}"
-            f" : 0;\n            const size_t y1 = y * {sy} + {kh} < {height + top} ? y * {sy} + {kh} - {top} :"
-            f" {height}, x1 = x * {sx} + {kw} < {width + left} ? x * {sx} + {kw} - {left} : {width};"
-        )
-        return (
-            f"{self._pointers(step)}    size_t y, x, c, i, j;\n{self._border(step.writes)}"
-            f"    for (y = 0; y < {out.shape[1]}; y++)\n        for (x = 0; x < {out.shape[2]}; x++) {{\n"
-            f"            {window}\n            {self._place(s.pixel)}{kind} best[{s.pixel}];\n"
-            f"            {ctype(out)} *to = out + y * {out.row} + x * {out.pixel};\n"
-            f"            memcpy(best, in + y0 * {s.row} + x0 * {s.pixel}, sizeof best);\n"
-            f"            for (i = y0; i < y1; i++)\n                for (j = x0; j < x1; j++) {{\n"
-            f"                    const {kind} *p = in + i * {s.row} + j * {s.pixel};\n"
-            f"                    for (c = 0; c < {s.pixel}; c++)\n"
-            f"                        best[c] = ({kind})({join});\n                }}\n"
-            f"            for (c = 0; c < {s.pixel}; c++)\n"
-            f"                to[c] = ({ctype(out)})(best[c]{added});\n        }}\n"
-        )
-
-    def _max_of_taps(self, step: Step, op: MaxPool, added: str) -> str:
-        """Windows that lie inside the stored image and its border; along a row without stride they are one loop."""
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        (kh, kw), (sy, sx) = op.kernel, op.stride
-        kind = ctype(s)
-        taps = [i * s.row + j * s.pixel for i in range(kh) for j in range(kw)]
-        rest = "".join(
-            f" v = v | p[i + {t}];" if s.bits else f" v = v > p[i + {t}] ? v : p[i + {t}];" for t in taps[1:]
-        )
-        corner = op.pads[0] * s.row + op.pads[1] * s.pixel
-        back = f" - {corner}" if corner else ""
-        body = f"{{ {kind} v = p[i];{rest} to[i] = ({ctype(out)})(v{added}); }}\n"
-        if s.bits:
-            body = body.replace(f"{kind} v", "unsigned v")
-        head = f"{self._pointers(step)}    size_t y, x, i;\n{self._border(step.writes)}"
-        if sx == 1:
-            return head.replace("y, x, i", "y, i") + (
-                f"    for (y = 0; y < {out.shape[1]}; y++) {{\n"
-                f"        const {kind} *restrict p = in + y * {sy * s.row}{back};\n"
-                f"        {ctype(out)} *restrict to = out + y * {out.row};\n"
-                f"        for (i = 0; i < {out.shape[2] * s.pixel}; i++)\n            {body}    }}\n"
-            )
-        return head + (
-            f"    for (y = 0; y < {out.shape[1]}; y++)\n        for (x = 0; x < {out.shape[2]}; x++) {{\n"
-            f"            const {kind} *restrict p = in + y * {sy * s.row} + x * {sx * s.pixel}{back};\n"
-            f"            {ctype(out)} *restrict to = out + y * {out.row} + x * {out.pixel};\n"
-            f"            for (i = 0; i < {s.pixel}; i++)\n                {body}        }}\n"
-        )
-
-    def _pad(self, step: Step, corner: tuple[int, ...]) -> str:
-        """Zeros, and the image among them."""
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        channels, height, width = s.shape
-        shift = out.zero - s.zero
-        added = f" + {literal(shift)}" if shift else ""
-        top, left = corner
-        return (
-            f"{self._pointers(step)}    size_t y, x, c;\n{self._border(step.writes)}"
-            f"    for (y = 0; y < {out.shape[1]}; y++)\n"
-            f"        memset(out + y * {out.row}, {out.zero}, {out.shape[2] * out.pixel * WIDTH[out.area]});\n"
-            f"    for (y = 0; y < {height}; y++)\n        for (x = 0; x < {width}; x++)\n"
-            f"            for (c = 0; c < {channels}; c++)\n"
-            f"                out[(y + {top}) * {out.row} + (x + {left}) * {out.pixel} + c] ="
-            f" ({ctype(out)})(in[y * {s.row} + x * {s.pixel} + c]{added});\n"
-        )
-
-    def _flatten(self, step: Step) -> str:
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        channels, height, width = s.shape
-        shift = out.zero - s.zero
-        added = f" + {literal(shift)}" if shift else ""
-        return (
-            f"{self._pointers(step)}    size_t y, x, c;\n{self._border(step.writes)}"
-            f"    for (c = 0; c < {channels}; c++)\n        for (y = 0; y < {height}; y++)\n"
-            f"            for (x = 0; x < {width}; x++)\n"
-            f"                out[(c * {height} + y) * {width} + x] ="
-            f" ({ctype(out)})(in[y * {s.row} + x * {s.pixel} + c]{added});\n"
-        )
-
-    def _argmax(self, step: Step) -> str:
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        return (
-            f"{self._pointers(step)}    size_t c, best = 0;\n{self._border(step.writes)}"
-            f"    for (c = 1; c < {s.shape[0]}; c++)\n        if (in[c] > in[best])\n            best = c;\n"
-            f"    out[0] = ({ctype(out)})best;\n"
-        )
-
-    # ---- sums with an activation
-
-    def _activation(self, step: Step, sums: Edge | None = None) -> Activation:
-        """What a step does to its sums: those of step.sums, or of its own operation."""
-        op = self.graph.nodes[step.node].op
-        y = self.graph.edges[step.node]
-        if not isinstance(op, MultiThreshold | Requantize):
-            return activation(None, y, y)
-        return activation(op, self.graph.edges[self.graph.nodes[step.node].inputs[0]] if sums is None else sums, y)
-
-    def _elementwise(
-        self, number: int, step: Step, op: MultiThreshold | Requantize | Add | SumPool | GlobalSumPool
-    ) -> str:
-        out = self.plan.storage[step.writes]
-        s = self.plan.storage[step.reads[0]]
-        channels, height, width = out.shape
-        period = math.lcm(channels, VECTOR)
-        strided = isinstance(op, SumPool) and op.stride[1] != 1
-        by_rows = width > 1 and not strided and period <= LONGEST_PERIOD and not (out.bits and channels % 8)
-        act = self._activation(step)
-        epilogue = Epilogue(number, act, out, self.scalar_tables if by_rows else self.tables)
-        room = -(-channels // LANES) * LANES
-        names = ("in", "other") if isinstance(op, Add) else ("in",)
-        apart = s.pixel * (op.stride[1] if isinstance(op, SumPool) else 1)
-        head = (
-            f"static void step{number}(void)\n{{\n{self._pointers(step, names)}    size_t y, c;\n"
-            f"{self._border(step.writes)}"
-        )
-        pixelwise = (
-            f"    size_t x;\n    for (y = 0; y < {height}; y++)\n        for (x = 0; x < {width}; x++) {{\n"
-            f"            {self._place(room)}int32_t sums[{room}] NW_ALIGN;\n"
-            f"{self._sums(step, op, f'x * {apart}', channels)}"
-            f"            {epilogue.name}(sums, 0, 0, {channels}, out + y * {out.row} + x * {out.pixel});\n"
-            "        }\n"
-        )
-        if not by_rows:
-            return f"{epilogue.text()}{head}{pixelwise}}}\n"
-        repeated = Epilogue(number, act, out, self.vector_tables, period=period)
-        elements = width * channels
-        divided = " / 8" if out.bits else ""
-        rowwise = (
-            f"    size_t i, j;\n    for (y = 0; y < {height}; y++)\n"
-            f"        for (i = 0; i < {elements}; i += {period})\n"
-            f"            for (j = 0; j < {period} && i + j < {elements}; j += {VECTOR}) {{\n"
-            f"            const size_t at = i + j;\n            int32_t sums[{VECTOR}] NW_ALIGN;\n"
-            f"{self._sums(step, op, 'at', VECTOR)}"
-            f"            {repeated.name}(sums, j, 0, {elements} - at < {VECTOR} ? {elements} - at : {VECTOR},"
-            f" out + y * {out.row} + at{divided});\n            }}\n"
-        )
-        return (
-            f"#if defined(NW_VECTOR)\n{repeated.text()}#else\n{epilogue.text()}#endif\n"
-            f"{head}#if defined(NW_VECTOR)\n{rowwise}#else\n{pixelwise}#endif\n}}\n"
-        )
-
-    def _sums(
-        self,
-        step: Step,
-        op: MultiThreshold | Requantize | Add | SumPool | GlobalSumPool,
-        at: str,
-        count: int,
-    ) -> str:
-        """Computes `count` sums from the element `at` of row y on."""
-        sources = [self.plan.storage[key] for key in step.reads]
-        s = sources[0]
-        match op:
-            case Add(lowest=lowest, highest=highest):
-                t = sources[1]
-                both = [self._edge(key) for key in step.reads]
-                kind = "int64_t" if both[0].magnitude + both[1].magnitude > LARGEST else "int32_t"
-                zeros = s.zero + t.zero
-                value = f"({kind})in[y * {s.row} + {at} + c] + other[y * {t.row} + {at} + c]"
-                value += f" - {zeros}" if zeros else ""
-                clip = ""
-                if lowest is not None and highest is not None:
-                    low, high = (literal(max(-LARGEST, min(LARGEST, v))) for v in (lowest, highest))
-                    clip = f" v = v < {low} ? {low} : v; v = v > {high} ? {high} : v;"
-                return (
-                    f"            for (c = 0; c < {count}; c++) {{ {kind} v = {value};{clip} sums[c] = (int32_t)v; }}\n"
-                )
-            case SumPool(kernel=(kh, kw), stride=(sy, _), shift=shift):
-                corner = step.pads[0] * s.row + step.pads[1] * s.pixel
-                back = f" - {corner}" if corner else ""
-                return self._pooled(s, f"in + y * {sy * s.row} + {at}{back}", (kh, kw), shift, count)
-            case GlobalSumPool(shift=shift):
-                return self._pooled(s, "in", s.shape[1:], shift, count)
-            case MultiThreshold() | Requantize():
-                zero = f" - {s.zero}" if s.zero else ""
-                return (
-                    f"            const {ctype(s)} *p = in + y * {s.row} + {at};\n"
-                    f"            for (c = 0; c < {count}; c++) sums[c] = p[c]{zero};\n"
-                )
-            case _:
-                assert_never(op)
-
-    def _pooled(self, s: Storage, start: str, kernel: tuple[int, int], shift: int, count: int) -> str:
-        """Sums over a window, in 16 bits where they fit."""
-        kh, kw = kernel
-        total = s.zero * kh * kw
-        zero = f" - {total}" if total else ""
-        narrow = s.area == "u8" and 255 * kh * kw < 2**16
-        kind, part = ("uint16_t", "part") if narrow else ("int32_t", "sums")
-        declare = f"            {self._place(count)}uint16_t part[{count}] NW_ALIGN;\n" if narrow else ""
-        return (
-            f"            size_t u, t;\n{declare}            memset({part}, 0, sizeof {part});\n"
-            f"            for (u = 0; u < {kh}; u++)\n                for (t = 0; t < {kw}; t++) {{\n"
-            f"                    const {ctype(s)} *p = {start} + u * {s.row} + t * {s.pixel};\n"
-            f"                    for (c = 0; c < {count}; c++)\n"
-            f"                        {part}[c] = ({kind})({part}[c] + p[c]);\n                }}\n"
-            f"            for (c = 0; c < {count}; c++) {{ const int32_t v = {part}[c]{zero};"
-            f" sums[c] = NW_SAR(v, {shift}); }}\n"
-        )
-
-    # ---- convolutions
-
-    def _conv(self, number: int, step: Step) -> str:
-        worker = self.graph.nodes[step.node if step.sums is None else step.sums].op
-        assert isinstance(worker, Conv | MatMul) and step.weight is not None
-        weight = np.array(step.weight, dtype=np.int64)
-        x = self._edge(step.reads[0])
-        weight = _without_dead(weight, x, step.groups)
-        bias = np.zeros(len(weight), dtype=np.int64) if worker.bias is None else np.array(worker.bias, dtype=np.int64)
-        act = self._activation(step)
-        if act.signs is not None and int(weight.min()) > -128:
-            flip = act.signs
-            weight, bias, act = weight * flip[:, None, None, None], bias * flip, act.without_signs()
-        self.kernels.append((step.node if step.sums is None else step.sums, KERNELS[str(step.kernel)]))
-        match step.kernel:
-            case "bits":
-                return self._bits(number, step, weight, bias, act)
-            case "dot":
-                return self._dot(number, step, weight, bias, act)
-            case "depthwise":
-                return self._depthwise(number, step, weight, bias, act)
-            case _:
-                return self._wide(number, step, weight, bias, act)
-
-    def _wide(self, number: int, step: Step, weight: Int, bias: Int, act: Activation) -> str:
-        """Any integers, one product at a time."""
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        filters, inner, kh, kw = weight.shape
-        per_group = filters // step.groups
-        epilogue = Epilogue(number, act, out, self.tables, delta=bias)
-        rows = weight.transpose(0, 2, 3, 1).reshape(filters, -1)
-        array = f"w{number}"
-        zero = f" - {s.zero}" if s.zero else ""
-        room = -(-filters // LANES) * LANES
-        once = out.shape[1:] == (1, 1) and int(rows.min()) >= -128 and int(rows.max()) <= 127
-        load = ""
-        if once and (packed := pack(rows)).bits < 8:
-            self.fragments.add("unpack.h")
-            self.tables.add_unsigned(array, packed.rows)
-            self._scratch("int8_t row", rows.shape[1])
-            load = (
-                f"                for (i = 0; i < {rows.shape[1]}; i++)\n"
-                f"                    row[i] = (int8_t)nw_weight({array} + o * {packed.rows.shape[1]}, i,"
-                f" {packed.bits}, {packed.lowest}, {packed.step});\n"
-            )
-            kind, start = "int8_t", "row"
-        else:
-            kind, start = self.tables.add(array, rows), f"{array} + o * {rows.shape[1]}"
-        sy, sx = step.stride
-        corner = step.pads[0] * s.row + step.pads[1] * s.pixel
-        back = f" - {corner}" if corner else ""
-        group = "" if step.groups == 1 else f" + o / {per_group} * {inner}"
-        return (
-            f"{epilogue.text()}static void step{number}(void)\n{{\n{self._pointers(step)}"
-            f"    size_t y, x, o, i, j, k;\n{self._border(step.writes)}"
-            f"    for (y = 0; y < {out.shape[1]}; y++)\n        for (x = 0; x < {out.shape[2]}; x++) {{\n"
-            f"            {self._place(room)}int32_t sums[{room}] NW_ALIGN;\n"
-            f"            for (o = 0; o < {filters}; o++) {{\n"
-            f"                const {ctype(s)} *p = in + y * {sy * s.row} + x * {sx * s.pixel}{group}{back};\n"
-            f"                const {kind} *w = {start};\n                int32_t sum = 0;\n{load}"
-            f"                for (i = 0; i < {kh}; i++, p += {s.row})\n"
-            f"                    for (j = 0; j < {kw}; j++, w += {inner})\n"
-            f"                        for (k = 0; k < {inner}; k++)\n"
-            f"                            sum += (p[j * {s.pixel} + k]{zero}) * w[k];\n"
-            f"                sums[o] = sum;\n            }}\n"
-            f"            {epilogue.name}(sums, 0, 0, {filters}, out + y * {out.row} + x * {out.pixel});\n"
-            "        }\n}\n"
-        )
-
-    def _dot(self, number: int, step: Step, weight: Int, bias: Int, act: Activation) -> str:
-        """Products of bytes. The window is `runs` runs of consecutive bytes, one for each of its rows."""
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        filters, inner, kh, kw = weight.shape
-        rows = weight.transpose(0, 2, 3, 1).reshape(filters, -1)
-        delta = bias - s.zero * rows.sum(1)
-        epilogue = Epilogue(number, act, out, self.tables, delta=delta)
-        runs, run = kh, kw * inner
-        if s.row == run:  # rows follow one another without a gap
-            runs, run = 1, kh * run
-        packed = pack(rows)
-        array = f"w{number}"
-        if packed.bits == 8:
-            self.tables.add(array, np.where(packed.rows > 127, packed.rows.astype(np.int64) - 256, packed.rows))
-        else:
-            self.tables.add_unsigned(array, packed.rows)
-        self.fragments |= {"unpack.h", "lanes_dot.h", "rows_dot.h"}
-        edge = self._edge(step.reads[0])
-        kind = "pair" if max(edge.highest, 0) + s.zero <= 127 else "dot"
-        words = -(-run // 4)
-        blocks = -(-filters // LANES)
-        block = runs * words * 64
-        self.lane_arrays.append(
-            f"#if defined(NW_DOT)\nstatic uint8_t lanes{number}[{blocks * block}] NW_ALIGN;\n#endif\n"
-        )
-        self.lane_ram += blocks * block
-        self.init.append(
-            f"#if defined(NW_DOT)\n    nw_lanes_dot(lanes{number}, {array}, {filters}, {packed.rows.shape[1]}, {runs},"
-            f" {run}, {packed.bits}, {packed.lowest}, {packed.step});\n#endif\n"
-        )
-        loops = self._lane_loops(number, step, kind, runs, words, block, epilogue, "0")
-        portable = self._dot_rows(number, step, rows, epilogue, runs, run)
-        return (
-            f"{epilogue.text()}static void step{number}(void)\n{{\n{self._pointers(step)}{self._border(step.writes)}"
-            f"#if defined(NW_AVX512)\n{loops[0]}#elif defined(NW_DOT)\n{loops[1]}#else\n{portable}#endif\n}}\n"
-        )
-
-    def _lane_loops(
-        self, number: int, step: Step, kind: str, runs: int, words: int, block: int, epilogue: Epilogue, class_: str
-    ) -> tuple[str, str]:
-        """The loops over tiles of 16 V output channels and P pixels, for AVX-512 and for the other vectors."""
-        filters = epilogue.act.channels
-        width = self.plan.storage[step.writes].shape[2]
-        blocks = -(-filters // LANES)
-        vectors = min(4, blocks)
-        return (
-            self._loops(number, step, kind, runs, words, block, epilogue, class_, vectors, _pixels(width, vectors)),
-            self._loops(number, step, kind, runs, words, block, epilogue, class_, 1, min(SMALL_TILE[1], width)),
-        )
-
-    def _loops(
-        self,
-        number: int,
-        step: Step,
-        kind: str,
-        runs: int,
-        words: int,
-        block: int,
-        epilogue: Epilogue,
-        class_: str,
-        vectors: int,
-        pixels: int,
-    ) -> str:
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        filters = epilogue.act.channels
-        _, height, width = out.shape
-        blocks = -(-filters // LANES)
-        sy, sx = step.stride
-        corner = step.pads[0] * s.row + step.pads[1] * s.pixel
-        back = f" - {corner}" if corner else ""
-        lines = ["    size_t b, y, x, p;\n"]
-        spans = [(0, blocks // vectors * vectors, vectors)]
-        if blocks % vectors:
-            spans.append((spans[0][1], blocks, blocks % vectors))
-        for first, last, v in spans:
-            whole = filters >= LANES * last
-            count = (
-                str(LANES * v) if whole else f"({filters} - b * 16 < {LANES * v} ? {filters} - b * 16 : {LANES * v})"
-            )
-            channel = "b * 2" if out.bits else "b * 16"
-            lines.append(
-                f"    for (b = {first}; b < {last}; b += {v})\n        for (y = 0; y < {height}; y++) {{\n"
-                f"            const uint8_t *row = in + y * {sy * s.row}{back};\n"
-                f"            {ctype(out)} *to = out + y * {out.row} + {channel};\n"
-            )
-            x = 0
-            for p, end in ((pixels, width // pixels * pixels), (width % pixels, width)):
-                if x == end:
-                    continue
-                tile = self._tile(kind, v, p)
-                loop = f"for (x = {x}; x < {end}; x += {p})" if end - x > p else f"x = {x};"
-                lines.append(
-                    f"            {loop} {{\n                int32_t sums[{p * v * LANES}] NW_ALIGN;\n"
-                    f"                {tile}(row + x * {sx * s.pixel}, {sx * s.pixel}, {runs}, {s.row}, {words},"
-                    f" lanes{number} + b * {block}, {block}, sums);\n"
-                    f"                for (p = 0; p < {p}; p++)\n"
-                    f"                    {epilogue.name}(sums + p * {v * LANES}, b * 16,"
-                    f" {class_.replace('@', 'x + p')},"
-                    f" {count}, to + (x + p) * {out.pixel});\n            }}\n"
-                )
-                x = end
-            lines.append("        }\n")
-        return "".join(lines)
-
-    def _tile(self, kind: str, vectors: int, pixels: int) -> str:
-        """A function that multiplies `pixels` windows with 16 `vectors` output channels, sums held in registers."""
-        name = f"nw_{kind}_{vectors}x{pixels}"
-        if name in self.tiles:
-            return name
-        bit = kind in ("xnor", "tern")
-        suffix = "_bit" if bit else ""
-        step = 128 if kind == "tern" else 64
-        names = [[f"s{p}{v}" for v in range(vectors)] for p in range(pixels)]
-        flat = [each for row in names for each in row]
-        declare = ", ".join(f"{each} = nw_zero{suffix}()" for each in flat)
-        loads = " ".join(
-            f"const nw_w_{kind} w{v} = nw_load_{kind}(w + {v} * block);"
-            if v
-            else f"const nw_w_{kind} w0 = nw_load_{kind}(w);"
-            for v in range(vectors)
-        )
-        macs = []
-        for p in range(pixels):
-            at = f"at + {p} * step" if p > 1 else ("at + step" if p else "at")
-            inner = " ".join(f"NW_MAC_{kind}({names[p][v]}, w{v}, v);" for v in range(vectors))
-            macs.append(f"            {{ const nw_x_{kind} v = nw_spread_{kind}({at}); {inner} }}\n")
-        puts = "".join(f"    nw_put{suffix}(sums + {i * LANES}, {each});\n" for i, each in enumerate(flat))
-        guard = "NW_BIT" if bit else "NW_DOT"
-        type_ = "nw_b" if bit else "nw_v"
-        self.tiles[name] = (
-            f"#if defined({guard})\nNW_INLINE void {name}(const uint8_t *x, size_t step, size_t runs, size_t row,"
-            f" size_t words, const uint8_t *w, size_t block, int32_t *sums)\n{{\n    {type_} {declare};\n"
-            f"    size_t t, k;\n    (void)step;\n    (void)block;\n    for (t = 0; t < runs; t++, x += row) {{\n"
-            f"        const uint8_t *at = x;\n        for (k = 0; k < words; k++, at += 4, w += {step}) {{\n"
-            f"            {loads}\n{''.join(macs)}        }}\n    }}\n{puts}}}\n#endif\n"
-        )
-        return name
-
-    def _dot_rows(self, number: int, step: Step, rows: Int, epilogue: Epilogue, runs: int, run: int) -> str:
-        """The portable form of a convolution of bytes."""
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        filters, count = rows.shape
-        packed = pack(rows)
-        most = MOST_BLOCK if count <= LONG_ROW else MOST_BLOCK // 2
-        block = min(most, -(-filters // 8) * 8)
-        self._scratch("nw_a window", 4 * -(-count // 32) * 32)
-        self._scratch("nw_k weights", block * -(-count // 32) * 32)
-        _, height, width = out.shape
-        sy, sx = step.stride
-        corner = step.pads[0] * s.row + step.pads[1] * s.pixel
-        back = f" - {corner}" if corner else ""
-        channel = "b / 8" if out.bits else "b"
-        length = f"NW_COUNT({count})"
-        products = (
-            f"                for (o = 0; o < live; o += 4) {{\n                    int32_t tile[16];\n"
-            f"                    nw_rows_4x4(window, weights + o * {length}, {length}, {length}, {length}, tile);\n"
-            f"                    for (p = 0; p < 4; p++)\n"
-            f"                        memcpy(sums[p] + o, tile + 4 * p, 4 * sizeof(int32_t));\n                }}\n"
-        )
-        return (
-            f"    size_t b, y, x, p, o, i;\n"
-            f"    for (b = 0; b < {filters}; b += {block}) {{\n"
-            f"        const size_t live = {filters} - b < {block} ? {filters} - b : {block};\n"
-            f"        for (o = 0; o < live; o++)\n"
-            f"            nw_unpack(weights + o * {length}, (const uint8_t *)w{number}"
-            f" + (b + o) * {packed.rows.shape[1]}, {count}, {packed.bits}, {packed.lowest}, {packed.step});\n"
-            f"        memset(weights + live * {length}, 0, ({block} - live) * {length} * sizeof weights[0]);\n"
-            f"        for (y = 0; y < {height}; y++)\n            for (x = 0; x < {width}; x += 4) {{\n"
-            f"                const size_t pixels = {width} - x < 4 ? {width} - x : 4;\n"
-            f"                int32_t sums[4][{-(-block // 16) * 16}] NW_ALIGN;\n"
-            f"                for (p = 0; p < pixels; p++)\n                    for (i = 0; i < {runs}; i++)\n"
-            f"                        nw_copy_run(window + p * {length} + i * {run}, in + y * {sy * s.row} + (x + p) *"
-            f" {sx * s.pixel} + i * {s.row}{back}, {run});\n"
-            f"{products}"
-            f"                for (p = 0; p < pixels; p++)\n"
-            f"                    {epilogue.name}(sums[p], b, 0, live, out + y * {out.row} + (x + p) * {out.pixel} +"
-            f" {channel});\n            }}\n    }}\n"
-        )
-
-    def _place(self, elements: int) -> str:
-        """Arrays of 32-bit integers too large for small stacks are static."""
-        if elements <= LARGEST_ON_STACK:
-            return ""
-        self.static_ram += 4 * elements
-        return "static "
-
-    def _scratch(self, key: str, elements: int) -> None:
-        self.scratch[key] = max(self.scratch.get(key, 0), elements)
-
-    def _bits(self, number: int, step: Step, weight: Int, bias: Int, act: Activation) -> str:
-        """Differing bits. Zeros around the image are neither +1 nor -1: they are stored as -1, and what that adds to
-        the sums of a pixel near the edge is taken off again by tables of its own."""
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        filters, _, kh, kw = weight.shape
-        taps = weight.sum(1)  # (O, kh, kw)
-        row_class, row_outside = _classes(s.shape[1], kh, step.stride[0], step.pads[0], out.shape[1])
-        column_class, column_outside = _classes(s.shape[2], kw, step.stride[1], step.pads[1], out.shape[2])
-        weights_present = np.abs(weight).sum((1, 2, 3))
-        distances = []
-        for outside_rows in row_outside:
-            for outside_columns in column_outside:
-                outside = outside_rows[:, None] | outside_columns[None, :]
-                distances.append(weights_present + bias + (taps * outside).sum((1, 2)))
-        epilogue = Epilogue(number, act, out, self.tables, distances=np.array(distances, dtype=np.int64))
-        pixel = s.pixel
-        runs, run = kh, kw * pixel
-        if s.row == run:
-            runs, run = 1, kh * run
-        ternary = bool((weight == 0).any())
-        planes = [weight.transpose(0, 2, 3, 1) > 0]  # bit 1: +1
-        if ternary:
-            planes.insert(0, weight.transpose(0, 2, 3, 1) != 0)
-        length = -(-runs * run // 8)  # words
-        words = np.zeros((filters, len(planes), length * 8), dtype=np.uint8)
-        for p, bits in enumerate(planes):
-            words[:, p, : runs * run] = plane(bits).reshape(filters, -1)
-        self.tables.add_unsigned(f"w{number}", words.view("<u8").astype(np.uint64))
-        # bytes past a run must not count: without a mask of its own the plane gets one
-        kind = "xnor" if not ternary and run % 4 == 0 else "tern"
-        self.fragments |= {"lanes_bit.h", "rows_bit.h"}
-        fours = -(-run // 4)
-        lane_planes = 2 if kind == "tern" else 1
-        block = runs * fours * lane_planes * 64
-        blocks = -(-filters // LANES)
-        self.lane_arrays.append(
-            f"#if defined(NW_BIT)\nstatic uint8_t lanes{number}[{blocks * block}] NW_ALIGN;\n#endif\n"
-        )
-        self.lane_ram += blocks * block
-        self.init.append(
-            f"#if defined(NW_BIT)\n    nw_lanes_bit(lanes{number}, w{number}, {filters}, {length}, {runs}, {run},"
-            f" {len(planes)}, {lane_planes - len(planes)});\n#endif\n"
-        )
-        class_ = "0"
-        border = ""
-        if len(distances) > 1:
-            columns = len(column_outside) * epilogue.width
-            self.tables.add(f"rows{number}", np.array(row_class) * columns)
-            self.tables.add(f"columns{number}", np.array(column_class) * epilogue.width)
-            class_ = f"(size_t)rows{number}[y] + (size_t)columns{number}[@]"
-            border = ", 9 border classes" if len(distances) == 9 else f", {len(distances)} border classes"
-        self.kernels[-1] = (self.kernels[-1][0], ("ternary bits" if ternary else "binary bits") + border)
-        loops = self._lane_loops(number, step, kind, runs, fours, block, epilogue, class_)
-        portable = self._bit_rows(number, step, ternary, runs, run, length, epilogue, class_)
-        return (
-            f"{epilogue.text()}static void step{number}(void)\n{{\n{self._pointers(step)}{self._border(step.writes)}"
-            f"#if defined(NW_AVX512) && defined(NW_BIT)\n{loops[0]}#elif defined(NW_BIT)\n{loops[1]}#else\n{portable}"
-            "#endif\n}\n"
-        )
-
-    def _bit_rows(
-        self, number: int, step: Step, ternary: bool, runs: int, run: int, length: int, epilogue: Epilogue, class_: str
-    ) -> str:
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        filters = epilogue.act.channels
-        self._scratch("uint64_t gathered", 4 * length)
-        room = -(-filters // LANES) * LANES
-        _, height, width = out.shape
-        sy, sx = step.stride
-        corner = step.pads[0] * s.row + step.pads[1] * s.pixel
-        back = f" - {corner}" if corner else ""
-        kernel = "nw_rows_tern" if ternary else "nw_rows_xnor"
-        return (
-            f"    size_t y, x, p, o, i;\n"
-            f"    for (y = 0; y < {height}; y++)\n        for (x = 0; x < {width}; x += 4) {{\n"
-            f"            const size_t pixels = {width} - x < 4 ? {width} - x : 4;\n"
-            f"            {self._place(4 * room)}int32_t sums[4 * {room}] NW_ALIGN;\n"
-            f"            for (p = 0; p < pixels; p++)\n                for (i = 0; i < {runs}; i++)\n"
-            f"                    nw_gather(gathered + p * {length}, i * {run}, in + y * {sy * s.row} + (x + p) *"
-            f" {sx * s.pixel} + i * {s.row}{back}, {run});\n"
-            f"            for (o = 0; o < {filters}; o++)\n"
-            f"                {kernel}(gathered, w{number} + o * {length * (2 if ternary else 1)}, {length}, sums + o,"
-            f" {room});\n"
-            f"            for (p = 0; p < pixels; p++)\n"
-            f"                {epilogue.name}(sums + p * {room}, 0, {class_.replace('@', 'x + p')}, {filters},"
-            f" out + y * {out.row} + (x + p) * {out.pixel});\n        }}\n"
-        )
-
-    def _depthwise(self, number: int, step: Step, weight: Int, bias: Int, act: Activation) -> str:
-        """Every channel with its own window. Sums are 16 bits wide where that is enough."""
-        s, out = self.plan.storage[step.reads[0]], self.plan.storage[step.writes]
-        channels, _, kh, kw = weight.shape
-        edge = self._edge(step.reads[0])
-        rows = weight.reshape(channels, kh * kw).T  # (taps, C)
-        delta = bias - s.zero * rows.sum(0)
-        most = int((np.abs(rows).sum(0) * (max(edge.highest, 0) + s.zero)).max())
-        bits = 16 if most < 2**15 else 32
-        self.tables.add(f"w{number}", rows)
-        period = math.lcm(channels, VECTOR)
-        by_rows = step.stride[1] == 1 and period <= LONGEST_PERIOD and not (out.bits and channels % 8)
-        epilogue = Epilogue(number, act, out, self.scalar_tables if by_rows else self.tables, delta=delta)
-        _, height, width = out.shape
-        sy, sx = step.stride
-        corner = step.pads[0] * s.row + step.pads[1] * s.pixel
-        back = f" - {corner}" if corner else ""
-        room = -(-channels // LANES) * LANES
-        pixelwise = (
-            f"    size_t y, x, c, i, j;\n"
-            f"    for (y = 0; y < {height}; y++)\n        for (x = 0; x < {width}; x++) {{\n"
-            f"            const uint8_t *p = in + y * {sy * s.row} + x * {sx * s.pixel}{back};\n"
-            f"            {self._place(channels)}int{bits}_t part[{channels}] NW_ALIGN;\n"
-            f"            {self._place(room)}int32_t sums[{room}] NW_ALIGN;\n"
-            f"            memset(part, 0, sizeof part);\n"
-            f"            for (i = 0; i < {kh}; i++)\n                for (j = 0; j < {kw}; j++)\n"
-            f"                    for (c = 0; c < {channels}; c++)\n"
-            f"                        part[c] = (int{bits}_t)(part[c] + p[i * {s.row} + j * {s.pixel} + c] *"
-            f" w{number}[(i * {kw} + j) * {channels} + c]);\n"
-            f"            for (c = 0; c < {channels}; c++)\n                sums[c] = part[c];\n"
-            f"            {epilogue.name}(sums, 0, 0, {channels}, out + y * {out.row} + x * {out.pixel});\n        }}\n"
-        )
-        start = f"static void step{number}(void)\n{{\n{self._pointers(step)}{self._border(step.writes)}"
-        if not by_rows:
-            return f"{epilogue.text()}{start}{pixelwise}}}\n"
-        repeated = Epilogue(number, act, out, self.vector_tables, delta=delta, period=period)
-        self.fragments.add("depthwise.h")
-        taps = kh * kw
-        self.lane_arrays.append(
-            f"#if defined(NW_VECTOR)\nstatic int16_t lanes{number}[{taps * period}] NW_ALIGN;\n#endif\n"
-        )
-        self.lane_ram += taps * period * 2
-        self.init.append(
-            f"#if defined(NW_VECTOR)\n    nw_repeat(lanes{number}, w{number}, {taps}, {channels}, {period});\n#endif\n"
-        )
-        elements = width * channels
-        divided = " / 8" if out.bits else ""
-        rowwise = (
-            f"    size_t y, i, j;\n    for (y = 0; y < {height}; y++)\n"
-            f"        for (i = 0; i < {elements}; i += {period})\n"
-            f"            for (j = 0; j < {period} && i + j < {elements}; j += {VECTOR}) {{\n"
-            f"                int32_t sums[{VECTOR}] NW_ALIGN;\n"
-            f"                nw_depthwise{bits}(in + y * {sy * s.row} + i + j{back}, {s.row}, {s.pixel}, {kh}, {kw},"
-            f" lanes{number} + j, {period}, sums);\n"
-            f"                {repeated.name}(sums, j, 0,"
-            f" {elements} - i - j < {VECTOR} ? {elements} - i - j : {VECTOR},"
-            f" out + y * {out.row} + (i + j){divided});\n            }}\n"
-        )
-        return (
-            f"#if defined(NW_VECTOR)\n{repeated.text()}#else\n{epilogue.text()}#endif\n"
-            f"{start}#if defined(NW_VECTOR)\n{rowwise}#else\n{pixelwise}#endif\n}}\n"
-        )
-
-
-def _without_dead(weight: Int, x: Edge, groups: int) -> Int:
-    """Weights of channels that are always zero may be anything; they become zero."""
-    dead = (x.lows == 0) & (x.highs == 0)
-    if not dead.any() or len(dead) != weight.shape[1] * groups:
-        return weight
-    per_group = len(weight) // groups
-    mask = np.repeat(~dead.reshape(groups, 1, weight.shape[1]), per_group, axis=1).reshape(len(weight), -1)
-    return np.asarray(weight * mask[:, :, None, None])
-
-
-def _classes(size: int, kernel: int, stride: int, before: int, positions: int) -> tuple[list[int], list[Int]]:
-    """For each position along one axis which of the classes it is in, and which taps of each lie outside."""
-    kinds: dict[tuple[bool, ...], int] = {}
-    found = []
-    for position in range(positions):
-        start = position * stride - before
-        outside = tuple(not 0 <= start + tap < size for tap in range(kernel))
-        found.append(kinds.setdefault(outside, len(kinds)))
-    return found, [np.array(kind, dtype=bool) for kind in kinds]
-
-
-def _pixels(width: int, vectors: int) -> int:
-    """Pixels of a tile: as many as registers allow, but not so many that the last tile of a row is nearly empty."""
-    most = min(ACCUMULATORS // vectors, 8, width)
-    return -(-width // -(-width // most))
-
 
 def _comment(text: str) -> str:
-    return text.replace("*/", "* /").replace("\n", " ").encode("ascii", "replace").decode()
+    return text.replace("*/", "* /").replace("/*", "/ *").replace("\n", " ").encode("ascii", "replace").decode()

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..codegen.emit import Source, emit, input_type
+from ..codegen.emit import Source, emit
+from ..codegen.steps import input_type
 from ..errors import ExportError
 from ..integer.graph import Input, Int, IntegerGraph
 from ..integer.run import Executor
