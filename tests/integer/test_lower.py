@@ -14,7 +14,7 @@ from bitwright.integer.compare import differences
 from bitwright.integer.graph import Conv, IntegerGraph, MatMul, MultiThreshold, Requantize
 from bitwright.integer.lower import lower, lowered
 from bitwright.integer.run import Executor
-from bitwright.modules import Training, Weights, deployed_scale, forward, normalisation_line
+from bitwright.modules import Weights, deployed_scale, forward, normalisation_line
 from bitwright.network import (
     Activation,
     Add,
@@ -23,7 +23,6 @@ from bitwright.network import (
     Concat,
     Conv2d,
     DepthwiseConv2d,
-    Dropout,
     DropPath,
     GlobalSumPool,
     Input,
@@ -35,7 +34,7 @@ from bitwright.network import (
     SumPool2d,
 )
 from bitwright.normalisation import Line
-from bitwright.quantizers import Levels, Quantizer
+from bitwright.quantizers import Quantizer
 from bitwright.quantizers.binary import Binary
 from bitwright.quantizers.fixed_point import FixedPoint
 from bitwright.quantizers.quantized_relu import QuantizedRelu
@@ -44,6 +43,7 @@ from bitwright.quantizers.relu import Relu
 from bitwright.quantizers.ternary import Ternary
 from bitwright.quantizers.uniform import Uniform
 from bitwright.spaces.enas_micro import EnasMicro
+from random_networks import Builder, some_images, trained
 
 Floats = np.ndarray
 
@@ -360,142 +360,6 @@ def test_four_bits_and_fewer_become_thresholds_sorted_and_inside_the_range(quant
 
 # whole networks against the training code
 
-WEIGHTS: list[Quantizer] = [
-    Binary(),
-    Binary("glorot"),
-    Ternary(),
-    *[FixedPoint(bits) for bits in range(2, 9)],
-    Uniform(8),
-    Uniform(4, narrow=False, step="learned"),
-    Uniform(3, per_channel=True),
-]
-GRIDS: list[Quantizer] = [
-    Binary(),
-    Ternary(clip_gradient=True),
-    *[FixedPoint(bits) for bits in range(2, 9)],
-    *[Uniform(bits, signed=False, step=min(2.0 ** (3 - bits), 1.0)) for bits in range(1, 9)],
-    QuantizedRelu(4),
-    Uniform(4, step=0.3),
-    Uniform(6, narrow=False, step=0.07),
-    Uniform(8, signed=False, step=1 / 3),
-]
-
-
-class Builder:
-    """A random network of blocks. All nodes of `grid` hold integers of one step and may be added and joined."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-        shape = tuple(int(v) for v in (self.rng.integers(1, 4), *self.rng.integers(2, 10, 2)))
-        zero = float(self.rng.choice([0, 128, 100, 255]))
-        self.nodes = [Node(Input(shape, offset=(zero,)))]
-        self.switch()
-        first = self.block(Conv2d(self.channels(), int(self.rng.integers(1, 5)), self.pick(WEIGHTS), self.stride()), 0)
-        self.alike = {(self.shape(first), self.grid): [first]}
-        for _ in range(int(self.rng.integers(1, 6))):
-            self.extend()
-        self.finish()
-
-    def pick(self, options):
-        return options[int(self.rng.integers(len(options)))]
-
-    def channels(self) -> int:
-        return int(self.rng.integers(1, 8))
-
-    def stride(self) -> int:
-        return int(self.pick([1, 1, 2, 3]))
-
-    def switch(self) -> None:
-        self.grid = self.pick(GRIDS)
-
-    def shape(self, x: int) -> tuple[int, ...]:
-        return Network(tuple(self.nodes)).shapes[x]
-
-    def add(self, op, *inputs: int, key: str = "") -> int:
-        self.nodes.append(Node(op, inputs, key))
-        return len(self.nodes) - 1
-
-    def block(self, op, *inputs: int) -> int:
-        key = f"layer{len(self.nodes)}"
-        x = self.add(op, *inputs, key=key)
-        if self.rng.random() < 0.2:
-            x = self.add(MaxPool2d(int(self.rng.integers(1, 4)), self.stride()), x)
-        return self.add(BatchNorm(self.grid), x, key=f"{key}/norm")
-
-    def any_node(self) -> int:
-        return int(self.pick(self.pick(list(self.alike.values()))))
-
-    def record(self, x: int) -> None:
-        self.alike.setdefault((self.shape(x), self.grid), []).append(x)
-
-    def extend(self) -> None:
-        x = self.any_node()
-        self.grid = next(grid for (_, grid), nodes in self.alike.items() if x in nodes)
-        shape, mine = self.shape(x), self.alike[self.shape(x), self.grid]
-        kernel = int(self.rng.integers(1, 6))
-        match self.rng.integers(9):
-            case 0 | 1:
-                if self.rng.random() < 0.5:
-                    self.switch()
-                self.record(self.block(Conv2d(self.channels(), kernel, self.pick(WEIGHTS), self.stride()), x))
-            case 2:
-                self.record(self.block(DepthwiseConv2d(kernel, self.pick(WEIGHTS), self.stride()), x))
-            case 3:
-                others = [y for (s, g), ys in self.alike.items() for y in ys if s[1:] == shape[1:] and g == self.grid]
-                weight = self.pick([w for w in WEIGHTS if w not in (Binary("glorot"),)])
-                several = Conv2d(self.channels(), kernel, weight, self.stride(), ("a", "b"))
-                self.record(self.block(several, x, int(self.pick(others))))
-            case 4:
-                levels = self.grid.levels if self.rng.random() < 0.8 else Levels.between(-3, 2)
-                self.record(self.add(Add(levels), x, int(self.pick(mine))))
-            case 5:
-                self.record(self.add(MaxPool2d(kernel, self.stride()), x))
-            case 6:
-                y = self.add(SumPool2d(int(self.rng.integers(1, 4)), self.stride()), x)
-                self.record(self.add(Activation(self.grid), y, key=f"pool{y}"))
-            case 7:
-                others = [y for (s, g), ys in self.alike.items() for y in ys if s[1:] == shape[1:] and g == self.grid]
-                self.record(self.add(Concat(), x, int(self.pick(others)), x))
-            case _:
-                y = self.add(self.pick([DropPath(0.5), Dropout(0.2)]), x)
-                self.record(y)
-
-    def finish(self) -> None:
-        heads = [self.any_node()]
-        same = [
-            y for (_, g), ys in self.alike.items() for y in ys if heads[0] in self.alike.get((self.shape(y), g), [])
-        ]
-        heads += [int(self.pick(same))] if self.rng.random() < 0.3 else []
-        pooled = [self.add(GlobalSumPool(), x) for x in heads]
-        weight = self.pick([Binary(), Ternary(), FixedPoint(4), FixedPoint(8), Uniform(8)])
-        self.add(Linear(int(self.rng.integers(2, 11)), weight, ("a", "b")[: len(pooled)]), *pooled, key="classes")
-
-    def network(self) -> Network:
-        return Network(tuple(self.nodes))
-
-
-def trained(made: Network, seed: int, x: torch.Tensor) -> Weights:
-    """Weights with the statistics of a batch, then gains of both signs, shifted offsets and other scales."""
-    weights = Weights([made], seed=seed)
-    with torch.no_grad():
-        forward(made.trunk, weights, x, training=Training(None, momentum=1.0))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in sorted([*weights.named_parameters(), *weights.named_buffers()]):
-            noise = torch.randn(tensor.shape, generator=generator)
-            match name.rsplit("/", 1)[-1]:
-                case "gain":
-                    tensor.copy_(noise)
-                case "offset":
-                    tensor.copy_(noise * 0.7)
-                case "mean":
-                    tensor.add_(noise)
-                case "variance":
-                    tensor.mul_((noise * 0.5).exp())
-                case "log2_scale" | "max_abs":
-                    tensor.add_(noise.abs() * 0.3)
-    return weights
-
 
 def first_difference(made: Network, weights: Weights, x: torch.Tensor) -> str | None:
     """The first node whose integers differ; every node of the trunk is compared."""
@@ -511,13 +375,6 @@ def first_difference(made: Network, weights: Weights, x: torch.Tensor) -> str | 
     logits, _ = forward(made, weights, x)
     assert torch.equal(Executor(lowering.graph)(x).flatten(1).argmax(1), logits.flatten(1).argmax(1))
     return None
-
-
-def some_images(made: Network, seed: int, count: int = 4) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randint(0, 256, (count, *made.nodes[0].op.shape), generator=generator, dtype=torch.uint8)
-    x[0], x[1] = 0, 255
-    return x
 
 
 def check_random_network(seed: int) -> None:
