@@ -2,7 +2,7 @@
 
 3x3 convolutions of 64, 64, pool, 128, 128, pool, 256, 256 channels, pool, global pool, classifier: 152.8 million
 multiplications. Weights are random; thresholds are at quantiles of what reaches them, so that activations are as varied
-as a trained network's.
+as a trained network's, and on lines, as those of a normalisation are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 
 from bitwright.integer.graph import (
     Conv,
+    Edge,
     GlobalSumPool,
     Input,
     Int,
@@ -25,14 +26,16 @@ from bitwright.integer.graph import (
     Op,
     Requantize,
 )
+from bitwright.integer.lower import requantization, thresholds_on
 from bitwright.integer.run import Executor
+from bitwright.normalisation import finest_factor, line
+from bitwright.quantizers.uniform import Uniform
 
 Bits = Literal["binary", "ternary", "4", "8"]
 CHANNELS = (64, 64, 128, 128, 256, 256)
 IMAGE = (3, 32, 32)
 CLASSES = 10
 SAMPLES = 4  # images that thresholds are placed with
-SHIFT = 24  # of an 8-bit activation
 
 
 def vgg_like(bits: Bits, seed: int = 0) -> IntegerGraph:
@@ -55,7 +58,10 @@ def vgg_like(bits: Bits, seed: int = 0) -> IntegerGraph:
             Conv(_weights(random, (filters, channels, 3, 3), bits) if weight is None else weight, pads=(1, 1, 1, 1)),
             f"convolution {layer}",
         )
-        add(_activation(sums.numpy(), bits), f"activation {layer}")
+        add(
+            _activation(random, sums.numpy(), IntegerGraph(tuple(nodes)).output, bits, layer == 0),
+            f"activation {layer}",
+        )
         if layer % 2:
             add(MaxPool((2, 2), (2, 2)), f"pool {layer // 2}")
         channels = filters
@@ -76,18 +82,24 @@ def _weights(random: np.random.Generator, shape: tuple[int, ...], bits: Bits) ->
             return random.integers(-128, 128, shape)
 
 
-def _activation(sums: Int, bits: Bits) -> MultiThreshold | Requantize:
+def _activation(
+    random: np.random.Generator, sums: Int, edge: Edge, bits: Bits, first: bool
+) -> MultiThreshold | Requantize:
     """Of sums (N, C, H, W): the upper half of a channel's sums, in equal steps; or their sign."""
     rows = sums.transpose(1, 0, 2, 3).reshape(sums.shape[1], -1)
     middle, top = (np.quantile(rows, q, axis=1).astype(np.int64) for q in (0.5, 0.98))
-    span = np.maximum(top - middle, 1)
-    match bits:
-        case "binary" | "ternary":
-            return MultiThreshold(middle[:, None] + 1, (-1, 1))
-        case "4":
-            table = middle[:, None] + -(-span[:, None] * np.arange(1, 30, 2) // 30)  # a line, rounded up
-            return MultiThreshold(table, tuple(range(16)))
-        case "8":
-            multiplier = np.rint(255 / span * 2.0**SHIFT).astype(np.int64)
-            addend = -middle * multiplier + 2 ** (SHIFT - 1)
-            return Requantize(multiplier, addend, np.full_like(multiplier, SHIFT), 0, 255)
+    if bits in ("binary", "ternary"):
+        return MultiThreshold(middle[:, None] + 1, (-1, 1))
+    quantizer = Uniform(int(bits), signed=False, step=1.0)
+    levels = quantizer.levels
+    # trained gains and means are no fractions of small integers
+    gain = torch.from_numpy(levels.highest / np.maximum(top - middle, 1) * random.uniform(0.98, 1.02, len(top)))
+    mean = torch.from_numpy(middle + random.uniform(-1, 1, len(top)))
+    zero, one = torch.zeros_like(gain), torch.ones_like(gain)
+    factor = finest_factor(8, 15, edge.magnitude) if bits == "4" and not first else 1
+    normalisation = line(gain, zero, mean, one, 0.0, 1.0, levels, factor, edge.magnitude)
+    wide = requantization(quantizer, normalisation, edge) if bits == "8" else None
+    if wide is not None:
+        return wide
+    signs = np.ones(len(middle), dtype=np.int64)
+    return MultiThreshold(thresholds_on(quantizer, normalisation, signs, edge), levels.values)

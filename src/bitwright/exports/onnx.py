@@ -47,6 +47,7 @@ from ..integer.linear import FloatForm, counts, evaluate_float_form, float_form,
 OPSET = 17
 IR_VERSION = 9
 LARGEST_TABLE = 2**20  # entries of a table that replaces thresholds
+MOST_STEPS_SEARCHED = 15  # for a float32 line that is none in exact arithmetic, because its ties round to even
 MOST_COMPARISONS = 1024  # thresholds of one activation that are written as comparisons
 LARGEST_MATRIX = 2**26  # elements of the weights of a convolution that is written as a matrix product
 PAIR_SUM = 2**15 - 1  # what two neighbouring products may add up to on x86 without VNNI
@@ -348,7 +349,8 @@ class _Writer:
         for steps, codes in ((wide, None), (table, np.array(stored, dtype=np.uint8))):
             if codes is not None and (gaps == 1).all():
                 break
-            if shift_form(steps, lows, highs, bits=64) is None:  # no line at all, found much faster
+            wide_steps = steps.shape[1] > MOST_STEPS_SEARCHED
+            if wide_steps and shift_form(steps, lows, highs, bits=64) is None:  # no line at all, found much faster
                 continue
             for factor in factors:
                 form = float_form(steps, lows, highs, factor=factor)
