@@ -74,8 +74,7 @@ def activation(op: MultiThreshold | Requantize | None, x: Edge, y: Edge) -> Acti
     if op is None:
         return Activation("identity", channels)
     if isinstance(op, MultiThreshold):
-        signs = np.ones(channels, dtype=np.int64) if op.signs is None else op.signs
-        table = np.broadcast_to(op.thresholds, (channels, op.thresholds.shape[1]))
+        table, signs = op.by_channel(channels)
         return _from_table(table, np.array(op.levels, dtype=object), signs, x)
     multiplier, addend, shift = (np.broadcast_to(v, (channels,)) for v in (op.multiplier, op.addend, op.shift))
     if op.highest - op.lowest <= MOST_LEVELS:
@@ -100,8 +99,7 @@ def activation(op: MultiThreshold | Requantize | None, x: Edge, y: Edge) -> Acti
 def _from_table(table: Int, levels: NDArray[np.object_], signs: Int, x: Edge) -> Activation:
     """The form of a threshold table."""
     channels = len(table)
-    lows = np.where(signs > 0, x.lows, -x.highs)
-    highs = np.where(signs > 0, x.highs, -x.lows)
+    lows, highs = x.times(signs)
     least, most = int((lows[:, None] >= table).sum(1).min()), int((highs[:, None] >= table).sum(1).max())
     table, levels = table[:, least:most], levels[least : most + 1]
     steps = tuple(int(d) for d in np.diff(levels))

@@ -43,6 +43,7 @@ from ..integer.graph import (
     thresholds_of,
 )
 from ..integer.linear import FloatForm, counts, evaluate_float_form, float_form, probes, shift_form
+from ..integer.run import tabulated
 
 OPSET = 17
 IR_VERSION = 9
@@ -672,8 +673,7 @@ class _Writer:
             self.words_of[position] = self._requantized(op, source, edge)
             return
         table, levels, signs = _reachable(op, edge)
-        lows = np.where(signs > 0, x.lows, -x.highs)
-        highs = np.where(signs > 0, x.highs, -x.lows)
+        lows, highs = x.times(signs)
         form = shift_form(np.clip(table, lows[:, None], highs[:, None] + 1), lows, highs, bits=64)
         if form is not None:
             self._slow(position, "64-bit multiplications, because no float32 line fits it")
@@ -695,7 +695,7 @@ class _Writer:
     def _write_table(self, position: int, op: MultiThreshold | Requantize, source: int) -> None:
         x, edge = self.graph.edges[source], self.graph.edges[position]
         zero = self.zeros[position]
-        parts = _tables(op, x)
+        parts = tabulated(op, x)
         if all(np.array_equal(part, parts[0]) for part in parts) and len(set(x.lows.tolist())) == 1:
             parts, starts = parts[:1], np.zeros(1, dtype=np.int64)
         else:
@@ -732,8 +732,7 @@ class _Writer:
         words = self.words(source)
         if (signs < 0).any():
             words = self.node("Mul", [words, self.by_channel(signs, x, np.int32)])
-        lows = np.where(signs > 0, x.lows, -x.highs)
-        highs = np.where(signs > 0, x.highs, -x.lows)
+        lows, highs = x.times(signs)
         total = ""
         for column in np.clip(table, lows[:, None], highs[:, None] + 1).T:
             # x >= T as x > T - 1: what is never reached then fits 32 bits
@@ -784,11 +783,9 @@ def _zeros(graph: IntegerGraph) -> list[int | None]:
 
 def _reachable(op: MultiThreshold, edge: Edge) -> tuple[Int, tuple[int, ...], Int]:
     """Thresholds (C, L) and levels without those that no value reaches, and signs (C,)."""
-    channels = edge.shape[0]
     first, last = op.levels.index(edge.lowest), op.levels.index(edge.highest)
-    table = np.broadcast_to(op.thresholds[:, first:last], (channels, last - first))
-    signs = np.ones(channels, dtype=np.int64) if op.signs is None else op.signs
-    return table, op.levels[first : last + 1], signs
+    table, signs = op.by_channel(edge.shape[0])
+    return table[:, first:last], op.levels[first : last + 1], signs
 
 
 def _natural(
@@ -819,21 +816,3 @@ def _bound(line: _Line, stored: tuple[int, int]) -> int:
     taps = np.abs(sums.weight).sum(axis=(1, 2, 3)) * line.factor * max(stored)
     bias = 0 if sums.bias is None else np.abs(sums.bias) * line.factor
     return int((taps + bias + np.abs(line.offset)).max())
-
-
-def _tables(op: MultiThreshold | Requantize, x: Edge) -> list[Int]:
-    """For every channel the outputs for all its inputs, lowest first."""
-    channels = x.shape[0]
-    if isinstance(op, Requantize):
-        multiplier, addend, shift = (np.broadcast_to(v, (channels,)) for v in (op.multiplier, op.addend, op.shift))
-        return [
-            np.clip((np.arange(low, high + 1) * m + a) >> s, op.lowest, op.highest)
-            for low, high, m, a, s in zip(x.lows, x.highs, multiplier, addend, shift, strict=True)
-        ]
-    thresholds = np.broadcast_to(op.thresholds, (channels, op.thresholds.shape[1]))
-    signs = np.ones(channels, dtype=np.int64) if op.signs is None else op.signs
-    levels = np.array(op.levels, dtype=np.int64)
-    return [
-        levels[np.searchsorted(row, sign * np.arange(low, high + 1), side="right")]
-        for low, high, row, sign in zip(x.lows, x.highs, thresholds, signs, strict=True)
-    ]

@@ -81,6 +81,11 @@ class MultiThreshold:
     levels: tuple[int, ...]
     signs: Int | None = None
 
+    def by_channel(self, channels: int) -> tuple[Int, Int]:
+        """Thresholds (channels, L) and signs (channels,), whatever is left out or shared."""
+        signs = np.ones(channels, dtype=np.int64) if self.signs is None else self.signs
+        return np.broadcast_to(self.thresholds, (channels, self.thresholds.shape[1])), signs
+
 
 @dataclass(frozen=True, eq=False)
 class Requantize:
@@ -211,6 +216,10 @@ class Edge(NamedTuple):
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    def times(self, signs: Int) -> tuple[Int, Int]:
+        """The smallest and the largest signs * value of every channel; signs: (C,) of +1 and -1."""
+        return np.where(signs > 0, self.lows, -self.highs), np.where(signs > 0, self.highs, -self.lows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -557,11 +566,10 @@ def _threshold_edge(op: MultiThreshold, x: Edge) -> Edge:
         raise ValueError("its thresholds are not ascending")
     if int(np.abs(table).max(initial=0)) > LARGEST + 1:
         raise ValueError("its thresholds exceed 32 bits")
-    signs = np.ones(x.shape[0], dtype=np.int64) if op.signs is None else op.signs
+    _, signs = op.by_channel(x.shape[0])
     if signs.shape != x.shape[:1] or not np.isin(signs, (-1, 1)).all():
         raise ValueError(f"signs are +1 or -1, one for each of {x.shape[0]} channels")
-    ends = [np.where(signs > 0, x.lows, -x.highs), np.where(signs > 0, x.highs, -x.lows)]
-    lows, highs = (levels[(end[:, None] >= table).sum(1)] for end in ends)
+    lows, highs = (levels[(end[:, None] >= table).sum(1)] for end in x.times(signs))
     return _checked(x.shape, lows, highs)
 
 

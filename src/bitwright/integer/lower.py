@@ -240,7 +240,7 @@ def thresholds_on(quantizer: Quantizer, line: Line, signs: Int, edge: Edge) -> I
     """
     assert quantizer.levels is not None
     levels = quantizer.levels.values
-    lows, highs = np.where(signs > 0, edge.lows, -edge.highs), np.where(signs > 0, edge.highs, -edge.lows)
+    lows, highs = edge.times(signs)
     wanted = torch.tensor(levels[1:], dtype=torch.float32)[None, None, :]
     sign = torch.from_numpy(signs)
     wide = edge.magnitude >= 2**24
@@ -281,7 +281,7 @@ def _agree(quantizer: Quantizer, line: Line, form: ig.Requantize, edge: Edge) ->
     channels = edge.shape[0]
     thresholds = ig.thresholds_of(form, channels)
     signs = np.broadcast_to(np.where(form.multiplier < 0, -1, 1), (channels,))
-    lows, highs = np.where(signs > 0, edge.lows, -edge.highs), np.where(signs > 0, edge.highs, -edge.lows)
+    lows, highs = edge.times(signs)
     points = probes(thresholds, lows, highs)
     x = torch.from_numpy(signs[:, None] * points)[None].to(torch.float64 if edge.magnitude >= 2**24 else torch.float32)
     wanted = quantizer.codes(line(x))[0].to(torch.int64).numpy()

@@ -21,6 +21,7 @@ from .graph import (
     Argmax,
     Concat,
     Conv,
+    Edge,
     Flatten,
     GlobalSumPool,
     Input,
@@ -172,24 +173,32 @@ class Executor:
         """(table of levels for every value of every channel, where each channel's part starts), or if that were too
         large (signs, thresholds, levels)."""
         x = self.graph.edges[self.graph.nodes[position].inputs[0]]
-        channels = x.shape[0]
-        signs = np.ones(channels, dtype=np.int64) if op.signs is None else op.signs
-        thresholds = np.broadcast_to(op.thresholds, (channels, op.thresholds.shape[1]))
-        levels = np.array(op.levels, dtype=np.int64)
         widths = x.highs - x.lows + 1
         if int(widths.sum()) > min(LARGEST_TABLE, EXACT_IN_FLOAT32 // 2):
-            ordered = self._tensor(np.ascontiguousarray(thresholds)).double()
-            return self._tensor(signs).double(), ordered, self._tensor(levels).double()
-        parts = []
-        for low, high, sign, row in zip(x.lows, x.highs, signs, thresholds, strict=True):
-            parts.append(levels[np.searchsorted(row, sign * np.arange(low, high + 1), side="right")])
+            thresholds, signs = op.by_channel(x.shape[0])
+            return tuple(self._tensor(v).double() for v in (signs, thresholds, np.array(op.levels, dtype=np.int64)))
         starts = np.concatenate([[0], np.cumsum(widths)[:-1]]) - x.lows
         far = int(np.abs(starts).max()) + len(starts) * int(widths.max()) >= EXACT_IN_FLOAT32
-        table = self._tensor(np.concatenate(parts)).to(self._dtype(position))
+        table = self._tensor(np.concatenate(tabulated(op, x))).to(self._dtype(position))
         return table, self._tensor(starts).to(torch.float64 if far else torch.float32)
 
     def _tensor(self, values: Int) -> Tensor:
-        return torch.from_numpy(np.array(values, dtype=np.int64)).to(self.device)
+        return torch.from_numpy(np.array(values, dtype=np.int64, order="C")).to(self.device)
+
+
+def tabulated(op: MultiThreshold | Requantize, x: Edge) -> list[Int]:
+    """For every channel what `op` makes of all the values of x, lowest first."""
+    channels = x.shape[0]
+    values = [np.arange(low, high + 1) for low, high in zip(x.lows, x.highs, strict=True)]
+    if isinstance(op, Requantize):
+        rows = np.broadcast_arrays(op.multiplier, op.addend, op.shift, np.empty(channels))[:3]
+        return [np.clip((v * m + a) >> s, op.lowest, op.highest) for v, m, a, s in zip(values, *rows, strict=True)]
+    levels = np.array(op.levels, dtype=np.int64)
+    thresholds, signs = op.by_channel(channels)
+    return [
+        levels[np.searchsorted(row, sign * v, side="right")]
+        for v, row, sign in zip(values, thresholds, signs, strict=True)
+    ]
 
 
 def _padded(x: Tensor, pads: tuple[int, int, int, int], value: float = 0.0) -> Tensor:
