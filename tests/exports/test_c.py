@@ -313,7 +313,8 @@ def test_the_same_graph_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_export_says_how_much_memory_the_network_takes(tmp_path: Path) -> None:
     lines = c.export(binary_network(), tmp_path)
     assert any(line.startswith("flash: ") for line in lines) and any(line.startswith("RAM: ") for line in lines)
-    assert "node 3 (Conv): binary bits, 9 border classes" in lines
+    (kernels,) = [line for line in lines if line.startswith("kernels: ")]
+    assert "1 of binary bits, 9 border classes" in kernels
 
 
 def test_buffers_of_dead_values_are_used_again(tmp_path: Path) -> None:

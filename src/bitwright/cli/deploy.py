@@ -72,6 +72,7 @@ def export(arguments: Sequence[str]) -> None:
     console = open_console()
     for line in write(source.graph, given.out):
         console.print(line)
+    console.print(f"wrote {given.out}")
 
 
 def import_model(arguments: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from ..codegen.emit import Source, emit
 from ..codegen.steps import input_type
 from ..errors import ExportError
+from ..files import write_text
 from ..integer.graph import Input, Int, IntegerGraph
 from ..integer.run import Executor
 
@@ -44,7 +46,6 @@ def export(graph: IntegerGraph, path: Path, *, name: str = "network", samples: i
     if input_type(graph.input) == "int64_t":
         raise ExportError(f"{graph.label(0)}: its inputs exceed 32 bits")
     source = emit(graph, name)
-    path.mkdir(parents=True, exist_ok=True)
     files = {
         f"{name}.h": _header(graph, name, source),
         f"{name}.c": source.text,
@@ -53,11 +54,12 @@ def export(graph: IntegerGraph, path: Path, *, name: str = "network", samples: i
         "Makefile": _makefile(name),
     }
     for file, text in files.items():
-        (path / file).write_text(text, encoding="utf-8", newline="\n")
+        write_text(path / file, text)
     lines = [f"{file}: {len(text.encode()):,} bytes" for file, text in files.items()]
     lines.append(f"flash: {source.flash:,} bytes of constants")
     lines.append(f"RAM: {source.ram:,} bytes of buffers (and {source.lane_ram:,} for weights where lanes are used)")
-    lines += [f"{graph.label(node)}: {kernel}" for node, kernel in source.kernels]
+    kernels = Counter(kernel for _, kernel in source.kernels)
+    lines.append(f"kernels: {', '.join(f'{count} of {kernel}' for kernel, count in kernels.items()) or 'none'}")
     return lines
 
 

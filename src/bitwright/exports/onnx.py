@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ExportError
+from ..files import write_atomically
 from ..integer.graph import (
     Add,
     Argmax,
@@ -51,6 +52,7 @@ LARGEST_TABLE = 2**20  # entries of a table that replaces thresholds
 MOST_STEPS_SEARCHED = 15  # for a float32 line that is none in exact arithmetic, because its ties round to even
 MOST_COMPARISONS = 1024  # thresholds of one activation that are written as comparisons
 LARGEST_MATRIX = 2**26  # elements of the weights of a convolution that is written as a matrix product
+SMALL_PRODUCT = 2**16  # weights of a matrix product that may as well run in int32
 PAIR_SUM = 2**15 - 1  # what two neighbouring products may add up to on x86 without VNNI
 SURE = 256.0  # a multiplier with which every sum but 0 leaves the range of uint8
 
@@ -66,7 +68,7 @@ def export(graph: IntegerGraph, path: Path) -> list[str]:
     if len(data) >= 2**31:
         raise ExportError(f"the model takes {len(data)} bytes, and ONNX files hold less than 2 GiB")
     onnx.checker.check_model(model)
-    path.write_bytes(data)
+    write_atomically(path, lambda file: file.write(data))
     operators = Counter(node.op_type for node in model.graph.node)
     listed = ", ".join(f"{count} {name}" for name, count in operators.most_common())
     return [f"{len(data):,} bytes, ONNX opset {OPSET}: {listed or 'nothing'}", *writer.lines]
@@ -430,11 +432,14 @@ class _Writer:
         self.bytes_of[position] = y
 
     def _note_saturation(self, position: int, weight: Int, source: int) -> None:
-        if 2 * self._stored_range(source)[1] * int(np.abs(weight).max()) > PAIR_SUM:
+        if self._may_saturate(weight, source):
             self.lines.append(
                 f"{self.graph.label(position)}: 8-bit weights on 8-bit values;"
                 " ONNX Runtime adds such pairs in 16 bits on x86 processors without VNNI, where they may saturate"
             )
+
+    def _may_saturate(self, weight: Int, source: int) -> bool:
+        return 2 * self._stored_range(source)[1] * int(np.abs(weight).max()) > PAIR_SUM
 
     # everything else
 
@@ -577,13 +582,19 @@ class _Writer:
 
     def _write_matmul(self, position: int, op: MatMul) -> None:
         (source,) = self.graph.nodes[position].inputs
-        if self.zeros[source] is not None and self._sum(position) is not None:
+        small = op.weight.size <= SMALL_PRODUCT  # then exact on every processor costs nothing
+        if (
+            self.zeros[source] is not None
+            and self._sum(position) is not None
+            and not (small and self._may_saturate(op.weight, source))
+        ):
             self._note_saturation(position, op.weight, source)
             weight = self.constant(op.weight.T, np.int8)
             zero = self.constant(self.zero(source), np.uint8)
             y = self.node("MatMulInteger", [self.bytes(source), weight, zero])
         else:
-            self._slow(position, "MatMul in int32, because values or weights are wider than 8 bits")
+            if not small:
+                self._slow(position, "MatMul in int32, because values or weights are wider than 8 bits")
             y = self.node("MatMul", [self.words(source), self.constant(op.weight.T, np.int32)])
         if op.bias is not None:
             y = self.node("Add", [y, self.constant(op.bias, np.int32)])

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ExportError
+from ..files import write_atomically
 from ..integer.graph import (
     Add,
     Argmax,
@@ -55,7 +56,7 @@ def export(graph: IntegerGraph, path: Path) -> list[str]:
     onnx = _onnx()
     model = _Writer(onnx, graph).model()
     data = model.SerializeToString()
-    path.write_bytes(data)
+    write_atomically(path, lambda file: file.write(data))
     operators = Counter(node.op_type for node in model.graph.node)
     listed = ", ".join(f"{count} {name}" for name, count in operators.most_common())
     widest = max(edge.bits for edge in graph.edges)
