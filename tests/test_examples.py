@@ -11,3 +11,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def test_the_search_in_python_finds_and_trains_a_network():
     main = runpy.run_path(str(EXAMPLES / "search_in_python.py"))["main"]
     assert main(supernet_epochs=2, epochs=6) > 0.5  # chance is 0.1
+
+
+def test_the_integers_in_python_are_equal_everywhere(tmp_path: Path) -> None:
+    compared = runpy.run_path(str(EXAMPLES / "integers_in_python.py"))["main"](tmp_path / "c", epochs=1)
+    assert compared.equal
+    assert (tmp_path / "c" / "network.c").is_file()
