@@ -45,7 +45,7 @@ def main(folder: Path | None = None, epochs: int = 15) -> Verification:
     lowering = lowered(network, weights)
     print(as_text(lowering.graph))
 
-    images, labels = digits.test.batch(slice(None))
+    images, _ = digits.test.batch(slice(None))
     x = images.numpy().astype(np.int64)
     compared = verify(lowering.graph, x, trained=(network, weights, lowering))
     for target in compared.targets:
