@@ -189,6 +189,8 @@ def test_import_brings_an_exported_network_back(place: Path, capsys: pytest.Capt
         (["import", "nowhere.onnx", "--out", "x"], "there is no nowhere.onnx"),
         (["import", "file", "--out", "x"], "file"),
         (["import", "empty", "--out", "x"], "empty"),
+        (["import", "file", "--out", "x", "--input-range", "9"], "two integers"),
+        (["import", "file", "--out", "x", "--input-scale", "many"], "many"),
         (["verify", "run", "--samples", "0"], "at least 1"),
         (["verify", "run", "--samples", "many"], "many"),
         (["verify", "run", "--targets", "tflite"], "training, onnx, qonnx, c, c_portable"),

@@ -71,6 +71,7 @@ def run_until(moment: tuple[str, int], happens: Callable[[], None], arguments: I
 
 
 def _run(arguments: list[str], moment: tuple[str, int], happens: Callable[[], None], errors: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     os.dup2(errors.fileno(), 2)
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115

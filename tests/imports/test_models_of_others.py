@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from bitwright.errors import InvalidGraph
+from bitwright.exports import c as c_export
 from bitwright.exports import onnx as onnx_export
 from bitwright.exports import qonnx as qonnx_export
 from bitwright.imports import onnx as importer
@@ -63,6 +65,10 @@ def test_the_fully_connected_networks_of_finn_keep_their_accuracy(
     assert round(float((logits.argmax(1) == labels).mean()), 4) == ACCURACIES[name]
     onnx_export.export(graph, tmp_path / "net.onnx")
     assert np.array_equal(onnx_export.execute(tmp_path / "net.onnx", images), logits)
+    if any(map(shutil.which, c_export.COMPILERS)):
+        c_export.export(graph, tmp_path / "c")
+        for flags in ("-O1 -march=native", "-O1 -DNETWORK_PORTABLE"):
+            assert np.array_equal(c_export.execute(tmp_path / "c", images, flags=flags), logits)
 
 
 @pytest.mark.parametrize("name", ACCURACIES)

@@ -79,15 +79,29 @@ def import_model(arguments: Sequence[str]) -> None:
     options = Parser("import", "Turn a quantized ONNX or QONNX model into an integer graph.", experiment=False)
     options.add_argument("file", type=Path, metavar="FILE.onnx", help="the model")
     options.add_argument("--out", type=Path, required=True, metavar="GRAPH", help="the integer graph")
+    options.add_argument(
+        "--input-range",
+        metavar="LOW,HIGH",
+        help="the integers that are fed (default: what the model quantizes its input to, else 0,255)",
+    )
+    options.add_argument(
+        "--input-scale",
+        type=float,
+        metavar="S",
+        help="the real number that 1 means (default: what the model says, else 1/255)",
+    )
     given, _ = options.read(arguments, "import")
-    from ..imports.onnx import load
+    from ..imports.onnx import read
 
     if not given.file.exists():
         raise ConfigError(f"there is no {given.file}")
-    graph = load(given.file)
+    imported = read(given.file, input_range=_range(given.input_range), input_scale=given.input_scale)
+    graph = imported.graph
     storage.save(graph, given.out)
     console = open_console()
     _describe(console, graph)
+    for line in imported.lines:
+        console.print(line)
     console.print(f"wrote {given.out}")
 
 
@@ -168,6 +182,17 @@ def _line(comparison: Comparison) -> str:
         f"{name}DIFFERENT in {comparison.differing_samples:,} of {comparison.samples:,},"
         f" by up to {comparison.max_difference}{where}"
     )
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    """Two integers from the command line."""
+    if text is None:
+        return None
+    try:
+        low, high = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--input-range takes two integers such as 0,255, got {text!r}") from None
+    return low, high
 
 
 def _training(run: Path, data: Path | None = None) -> tuple[Path, TrainingRun]:
