@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, assert_never
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,20 +41,17 @@ from ..integer.graph import (
     Pair,
     Requantize,
     SumPool,
-    thresholds_of,
 )
-from ..integer.linear import FloatForm, counts, evaluate_float_form, float_form, probes, shift_form
+from ..integer.linear import shift_form
 from ..integer.run import tabulated
+from ._qlinear import Line, Quantization, input_kind, reachable
 
 OPSET = 17
 IR_VERSION = 9
 LARGEST_TABLE = 2**20  # entries of a table that replaces thresholds
-MOST_STEPS_SEARCHED = 15  # for a float32 line that is none in exact arithmetic, because its ties round to even
 MOST_COMPARISONS = 1024  # thresholds of one activation that are written as comparisons
 LARGEST_MATRIX = 2**26  # elements of the weights of a convolution that is written as a matrix product
 SMALL_PRODUCT = 2**16  # weights of a matrix product that may as well run in int32
-PAIR_SUM = 2**15 - 1  # what two neighbouring products may add up to on x86 without VNNI
-SURE = 256.0  # a multiplier with which every sum but 0 leaves the range of uint8
 
 METADATA = "bitwright"
 
@@ -89,6 +86,8 @@ def execute(path: Path, x: NDArray[np.int64]) -> NDArray[np.int64]:
     kind = kinds.get(given.type)
     if kind is None:
         raise ExportError(f"{path}: its input is a {given.type}, not a tensor of integers")
+    if list(x.shape[1:]) != given.shape[1:]:
+        raise ExportError(f"{path} takes inputs of {tuple(given.shape[1:])}, got {x.shape[1:]}")
     limits = np.iinfo(kind)
     if x.size and (x.min() < limits.min or x.max() > limits.max):
         raise ExportError(f"{path}: takes {given.type}, got {x.min()} to {x.max()}")
@@ -104,40 +103,12 @@ def _onnx() -> Any:
     return onnx
 
 
-class _Sum(NamedTuple):
-    """What stands before an activation, as a convolution: (O, I / groups, kh, kw) weights."""
-
-    source: int
-    weight: Int
-    bias: Int | None
-    stride: Pair
-    pads: Pads
-    groups: int
-
-
-class _Line(NamedTuple):
-    """An activation after a sum as QLinearConv's arithmetic.
-
-    Codes are rint((factor * signs * sum + offset) * multiplier) + zero, clipped to [lowest, highest]; they are the
-    stored levels themselves, or, where `table` is given, positions in it.
-    """
-
-    sums: _Sum
-    factor: int
-    signs: Int
-    offset: Int
-    multiplier: NDArray[np.float32]
-    zero: int
-    lowest: int
-    highest: int
-    table: NDArray[np.uint8] | None
-
-
 class _Writer:
     def __init__(self, graph: IntegerGraph) -> None:
         self.onnx = _onnx()
         self.graph = graph
-        self.zeros = _zeros(graph)
+        self.quantization = Quantization(graph)
+        self.zeros = self.quantization.zeros
         self.lines: list[str] = []
         self.nodes: list[Any] = []
         self.constants: dict[tuple[str, tuple[int, ...], bytes], tuple[str, Any]] = {}
@@ -159,7 +130,7 @@ class _Writer:
         last = len(graph.nodes) - 1
         result = self.words(last)
         self.nodes.append(helper.make_node("Identity", [result], ["output"], name="output"))
-        kind = {np.uint8: kinds.UINT8, np.int8: kinds.INT8, np.int32: kinds.INT32}[_input_kind(graph.input)]
+        kind = {np.uint8: kinds.UINT8, np.int8: kinds.INT8, np.int32: kinds.INT32}[input_kind(graph.input)]
         written = helper.make_graph(
             self.nodes,
             "bitwright",
@@ -197,22 +168,17 @@ class _Writer:
     def reshape(self, tensor: str, shape: Sequence[int]) -> str:
         return self.node("Reshape", [tensor, self.constant(shape, np.int64)])
 
-    def zero(self, position: int) -> int:
-        zero = self.zeros[position]
-        assert zero is not None
-        return zero
-
     def bytes(self, position: int) -> str:
         """A value as uint8, `zero(position)` added."""
         if position not in self.bytes_of:
-            self.bytes_of[position] = self._to_bytes(self.words_of[position], self.zero(position))
+            self.bytes_of[position] = self._to_bytes(self.words_of[position], self.quantization.zero(position))
         return self.bytes_of[position]
 
     def words(self, position: int) -> str:
         """A value as int32."""
         if position not in self.words_of:
             tensor = self.cast(self.bytes_of[position], np.int32)
-            zero = self.zero(position)
+            zero = self.quantization.zero(position)
             self.words_of[position] = self.node("Sub", [tensor, self.constant(zero, np.int32)]) if zero else tensor
         return self.words_of[position]
 
@@ -224,15 +190,15 @@ class _Writer:
 
     # activations as lines
 
-    def _lines_of_activations(self) -> dict[int, _Line]:
+    def _lines_of_activations(self) -> dict[int, Line]:
         lines = {}
         for position in range(len(self.graph.nodes)):
-            line = self._line(position)
+            line = self.quantization.line(position)
             if line is not None:
                 lines[position] = line
         return lines
 
-    def _needed(self, lines: dict[int, _Line]) -> list[int]:
+    def _needed(self, lines: dict[int, Line]) -> list[int]:
         """Nodes that something reads, in order; a sum only read by lines is not."""
         graph = self.graph
         needed = {0, len(graph.nodes) - 1}
@@ -242,146 +208,7 @@ class _Writer:
                 needed.update(graph.nodes[position].inputs if line is None else (line.sums.source,))
         return sorted(needed)
 
-    def _line(self, position: int) -> _Line | None:
-        graph = self.graph
-        node, edge = graph.nodes[position], graph.edges[position]
-        zero = self.zeros[position]
-        if zero is None:
-            return None
-        op = node.op
-        if isinstance(op, MultiThreshold | Requantize):
-            before = node.inputs[0]
-            ranges = graph.edges[before]
-            shift = 0
-            sums = self._sum(before)
-            inner = graph.nodes[before].op
-            if sums is not None and isinstance(inner, SumPool | GlobalSumPool):
-                shift = inner.shift
-            if sums is None or self.zeros[sums.source] is None:
-                sums, shift = self._same(before), 0
-        elif isinstance(op, SumPool | GlobalSumPool):
-            before, ranges, sums, shift = position, edge, self._sum(position), op.shift
-        else:
-            return None
-        if sums is None or self.zeros[sums.source] is None:
-            return None
-        lows, highs = ranges.lows, ranges.highs
-        if isinstance(op, MultiThreshold):
-            table, levels, signs = _reachable(op, edge)
-        elif isinstance(op, Requantize):
-            reachable = Requantize(op.multiplier, op.addend, op.shift, edge.lowest, edge.highest)
-            table = thresholds_of(reachable, edge.shape[0])
-            levels = tuple(range(edge.lowest, edge.highest + 1))
-            signs = np.broadcast_to(np.where(op.multiplier < 0, -1, 1), (edge.shape[0],))
-        else:
-            levels = tuple(range(edge.lowest, edge.highest + 1))
-            table = np.broadcast_to(np.array(levels[1:], dtype=np.int64), (edge.shape[0], len(levels) - 1))
-            signs = np.ones(edge.shape[0], dtype=np.int64)
-        # (sum >> shift) >= t  <=>  sum >= t << shift, and -(sum >> shift) >= t  <=>  -sum >= (t << shift) - rest;
-        # the sum lies in [low << shift, (high << shift) + rest]
-        flipped = signs < 0
-        rest = (1 << shift) - 1
-        table = (np.clip(table, -(2**31), 2**31) << shift) - np.where(flipped, rest, 0)[:, None]
-        lows, highs = lows << shift, (highs << shift) + rest
-        lows, highs = np.where(flipped, -highs, lows), np.where(flipped, -lows, highs)
-        table = np.clip(table, lows[:, None], highs[:, None] + 1)
-        line = self._fit(sums, table, levels, zero, signs, lows, highs, op)
-        if line is None:
-            return None
-        if _bound(line, self._stored_range(line.sums.source)) > 2**31 - 1:
-            return None
-        return line
-
-    def _sum(self, position: int) -> _Sum | None:
-        """A node as a convolution with 8-bit weights, if it is one."""
-        graph = self.graph
-        node = graph.nodes[position]
-        shapes = [graph.edges[i].shape for i in node.inputs]
-        match node.op:
-            case Conv(weight=weight, bias=bias, stride=stride, pads=pads, groups=groups):
-                found = _Sum(node.inputs[0], weight, bias, stride, pads, groups)
-            case MatMul(weight=weight, bias=bias):
-                found = _Sum(node.inputs[0], weight[:, :, None, None], bias, (1, 1), (0, 0, 0, 0), 1)
-            case SumPool(kernel=kernel, stride=stride, pads=pads):
-                ones = np.ones((shapes[0][0], 1, *kernel), dtype=np.int64)
-                found = _Sum(node.inputs[0], ones, None, stride, pads, shapes[0][0])
-            case GlobalSumPool():
-                ones = np.ones((shapes[0][0], 1, *shapes[0][1:]), dtype=np.int64)
-                found = _Sum(node.inputs[0], ones, None, (1, 1), (0, 0, 0, 0), shapes[0][0])
-            case _:
-                return None
-        return found if found.weight.min() >= -128 and found.weight.max() <= 127 else None
-
-    def _same(self, position: int) -> _Sum:
-        channels = self.graph.edges[position].shape[0]
-        ones = np.ones((channels, 1, 1, 1), dtype=np.int64)
-        return _Sum(position, ones, None, (1, 1), (0, 0, 0, 0), channels)
-
-    def _fit(
-        self,
-        sums: _Sum,
-        table: Int,
-        levels: tuple[int, ...],
-        zero: int,
-        signs: Int,
-        lows: Int,
-        highs: Int,
-        op: object,
-    ) -> _Line | None:
-        """A line through thresholds that count from levels[0] upwards."""
-        stored = [level + zero for level in levels]
-        count = len(levels) - 1
-        none = np.zeros(len(table), dtype=np.int64)
-        if count == 0:
-            return _Line(sums, 1, signs, none, np.zeros(len(table), np.float32), stored[0], stored[0], stored[0], None)
-        if count == 1:
-            # 0 and above is the upper level, -1 and below the lower one: any two levels, whatever their distance
-            sure = np.full(len(table), SURE, dtype=np.float32)
-            return _Line(sums, 1, signs, -table[:, 0], sure, stored[1], stored[0], stored[1], None)
-        gaps = np.diff(levels)
-        wide = np.repeat(table, gaps, axis=1)
-        factors = self._factors(sums)
-        if isinstance(op, Requantize):
-            natural = _natural(op, factors, wide, lows, highs, levels[0])
-            if natural is not None:
-                factor, line = natural
-                top = stored[-1]
-                return _Line(
-                    sums, factor, signs, line.offset, line.multiplier, line.zero + stored[0], stored[0], top, None
-                )
-        for steps, codes in ((wide, None), (table, np.array(stored, dtype=np.uint8))):
-            if codes is not None and (gaps == 1).all():
-                break
-            wide_steps = steps.shape[1] > MOST_STEPS_SEARCHED
-            if wide_steps and shift_form(steps, lows, highs, bits=64) is None:  # no line at all, found much faster
-                continue
-            for factor in factors:
-                form = float_form(steps, lows, highs, factor=factor)
-                if form is not None:
-                    first = stored[0] if codes is None else 0
-                    top = first + steps.shape[1]
-                    return _Line(
-                        sums, factor, signs, form.offset, form.multiplier, form.zero + first, first, top, codes
-                    )
-        return None
-
-    def _factors(self, sums: _Sum) -> list[int]:
-        """What weights may be multiplied by, best first: finer offsets, then safe on processors without VNNI.
-
-        A line for a factor is one for its double too, so smaller ones need not be tried.
-        """
-        largest = max(int(np.abs(sums.weight).max()), 1)
-        biggest = max(127 // largest, 1)
-        safe = max(PAIR_SUM // (2 * max(self._stored_range(sums.source)[1], 1) * largest), 1)
-        powers = [2 ** (min(biggest, limit).bit_length() - 1) for limit in (safe, biggest)]
-        return list(dict.fromkeys(powers))
-
-    def _stored_range(self, position: int) -> tuple[int, int]:
-        """Zero point and largest stored value of an edge kept in uint8."""
-        zero = self.zero(position)
-        return zero, max(self.graph.edges[position].highest, 0) + zero
-
-    def _write_line(self, position: int, line: _Line) -> None:
+    def _write_line(self, position: int, line: Line) -> None:
         graph = self.graph
         sums = line.sums
         edge = graph.edges[position]
@@ -408,7 +235,7 @@ class _Writer:
             [
                 x,
                 one,
-                self.constant(self.zero(sums.source), np.uint8),
+                self.constant(self.quantization.zero(sums.source), np.uint8),
                 self.constant(weight, np.int8),
                 self.constant(multiplier, np.float32),
                 self.constant(0, np.int8),
@@ -432,14 +259,11 @@ class _Writer:
         self.bytes_of[position] = y
 
     def _note_saturation(self, position: int, weight: Int, source: int) -> None:
-        if self._may_saturate(weight, source):
+        if self.quantization.may_saturate(weight, source):
             self.lines.append(
                 f"{self.graph.label(position)}: 8-bit weights on 8-bit values;"
                 " ONNX Runtime adds such pairs in 16 bits on x86 processors without VNNI, where they may saturate"
             )
-
-    def _may_saturate(self, weight: Int, source: int) -> bool:
-        return 2 * self._stored_range(source)[1] * int(np.abs(weight).max()) > PAIR_SUM
 
     # everything else
 
@@ -490,7 +314,7 @@ class _Writer:
                 (source,) = node.inputs
                 amounts = self.constant([0, 0, pads[0], pads[1], 0, 0, pads[2], pads[3]], np.int64)
                 if small and self.zeros[source] == self.zeros[position]:
-                    fill = self.constant(self.zero(position), np.uint8)
+                    fill = self.constant(self.quantization.zero(position), np.uint8)
                     self.bytes_of[position] = self.node("Pad", [self.bytes(source), amounts, fill])
                 else:
                     self.words_of[position] = self.node(
@@ -513,10 +337,10 @@ class _Writer:
         self.lines.append(f"{self.graph.label(position)}: {why}")
 
     def _write_input(self, op: Input) -> None:
-        if self.zeros[0] is not None and self.zeros[0] == op.zero_point and _input_kind(op) is np.uint8:
+        if self.zeros[0] is not None and self.zeros[0] == op.zero_point and input_kind(op) is np.uint8:
             self.bytes_of[0] = "input"
             return
-        tensor = "input" if _input_kind(op) is np.int32 else self.cast("input", np.int32)
+        tensor = "input" if input_kind(op) is np.int32 else self.cast("input", np.int32)
         if op.zero_point:
             tensor = self.node("Sub", [tensor, self.constant(op.zero_point, np.int32)])
         self.words_of[0] = tensor
@@ -525,7 +349,7 @@ class _Writer:
         graph = self.graph
         (source,) = graph.nodes[position].inputs
         edge = graph.edges[position]
-        if self.zeros[source] is not None and self._sum(position) is not None:
+        if self.zeros[source] is not None and self.quantization.sum(position) is not None:
             self._slow(position, "ConvInteger, about 20 times slower than QLinearConv: its sums are used as they are")
             self._note_saturation(position, op.weight, source)
             y = self.node(
@@ -533,7 +357,7 @@ class _Writer:
                 [
                     self.bytes(source),
                     self.constant(op.weight, np.int8),
-                    self.constant(self.zero(source), np.uint8),
+                    self.constant(self.quantization.zero(source), np.uint8),
                 ],
                 kernel_shape=list(op.weight.shape[2:]),
                 strides=list(op.stride),
@@ -585,12 +409,12 @@ class _Writer:
         small = op.weight.size <= SMALL_PRODUCT  # then exact on every processor costs nothing
         if (
             self.zeros[source] is not None
-            and self._sum(position) is not None
-            and not (small and self._may_saturate(op.weight, source))
+            and self.quantization.sum(position) is not None
+            and not (small and self.quantization.may_saturate(op.weight, source))
         ):
             self._note_saturation(position, op.weight, source)
             weight = self.constant(op.weight.T, np.int8)
-            zero = self.constant(self.zero(source), np.uint8)
+            zero = self.constant(self.quantization.zero(source), np.uint8)
             y = self.node("MatMulInteger", [self.bytes(source), weight, zero])
         else:
             if not small:
@@ -610,7 +434,7 @@ class _Writer:
         if zero is not None and None not in inputs:
             # zero points are added once at the end
             total = self.node("Add", [self.cast(self.bytes(i), np.int32) for i in (left, right)])
-            extra = zero - self.zero(left) - self.zero(right)
+            extra = zero - self.quantization.zero(left) - self.quantization.zero(right)
             if extra:
                 total = self.node("Add", [total, self.constant(extra, np.int32)])
             if clips:
@@ -641,7 +465,7 @@ class _Writer:
                 [
                     self.bytes(source),
                     self.constant(np.ones((channels, 1, *kernel)), np.int8),
-                    self.constant(self.zero(source), np.uint8),
+                    self.constant(self.quantization.zero(source), np.uint8),
                 ],
                 kernel_shape=list(kernel),
                 strides=list(stride),
@@ -683,7 +507,7 @@ class _Writer:
             self._slow(position, "64-bit multiplications, because no float32 line fits it")
             self.words_of[position] = self._requantized(op, source, edge)
             return
-        table, levels, signs = _reachable(op, edge)
+        table, levels, signs = reachable(op, edge)
         lows, highs = x.times(signs)
         form = shift_form(np.clip(table, lows[:, None], highs[:, None] + 1), lows, highs, bits=64)
         if form is not None:
@@ -750,80 +574,3 @@ class _Writer:
             reached = self.cast(self.node("Greater", [words, self.by_channel(column - 1, x, np.int32)]), np.int32)
             total = self.node("Add", [total, reached]) if total else reached
         return total
-
-
-def _input_kind(op: Input) -> type[np.uint8 | np.int8 | np.int32]:
-    if op.lowest >= 0 and op.highest <= 255:
-        return np.uint8
-    return np.int8 if op.lowest >= -128 and op.highest <= 127 else np.int32
-
-
-def _zeros(graph: IntegerGraph) -> list[int | None]:
-    """For every node the zero point with which it is kept in uint8, None if it is not.
-
-    Operators that only pass values on need the same zero point on both sides, so those are tied together.
-    """
-    ranges: list[tuple[int, int]] = []
-    for node, edge in zip(graph.nodes, graph.edges, strict=True):
-        low, high = min(edge.lowest, 0), max(edge.highest, 0)
-        op = node.op
-        if isinstance(op, Input) and _input_kind(op) is np.uint8 and 0 <= op.zero_point <= 255:
-            low, high = -op.zero_point, 255 - op.zero_point  # it comes as uint8
-        ranges.append((low, high))
-    leader = list(range(len(ranges)))
-
-    def find(i: int) -> int:
-        while leader[i] != i:
-            leader[i] = leader[leader[i]]
-            i = leader[i]
-        return i
-
-    for kinds in ((MaxPool, Pad, Flatten), (Concat,)):
-        for position, node in enumerate(graph.nodes):
-            if not isinstance(node.op, kinds):
-                continue
-            for i in node.inputs:
-                a, b = find(i), find(position)
-                low, high = min(ranges[a][0], ranges[b][0]), max(ranges[a][1], ranges[b][1])
-                if a != b and high - low <= 255:
-                    leader[max(a, b)] = min(a, b)
-                    ranges[min(a, b)] = (low, high)
-    found = (ranges[find(i)] for i in range(len(ranges)))
-    return [-low if high - low <= 255 else None for low, high in found]
-
-
-def _reachable(op: MultiThreshold, edge: Edge) -> tuple[Int, tuple[int, ...], Int]:
-    """Thresholds (C, L) and levels without those that no value reaches, and signs (C,)."""
-    first, last = op.levels.index(edge.lowest), op.levels.index(edge.highest)
-    table, signs = op.by_channel(edge.shape[0])
-    return table[:, first:last], op.levels[first : last + 1], signs
-
-
-def _natural(
-    op: Requantize, factors: Sequence[int], steps: Int, lows: Int, highs: Int, first: int
-) -> tuple[int, FloatForm] | None:
-    """The float form that a Requantize was made from, if it was: addend = offset * multiplier + half."""
-    shape = (len(steps),)
-    multiplier, addend, shift = (np.broadcast_to(v, shape) for v in (op.multiplier, op.addend, op.shift))
-    x = probes(steps, lows, highs)
-    wanted = counts(steps, x)
-    for factor in factors:
-        offsets, slopes = [], []
-        for m, a, s in zip(multiplier.tolist(), addend.tolist(), shift.tolist(), strict=True):
-            if m == 0:
-                return None
-            half = 1 << (s - 1) if s else 0
-            offsets.append(min(max(round(factor * (a - half) / abs(m)), -(2**31)), 2**31))
-            slopes.append(abs(m) / (factor * 2.0**s))
-        form = FloatForm(np.array(offsets), np.array(slopes, dtype=np.float32), -first)
-        if np.array_equal(evaluate_float_form(form, x, factor, steps.shape[1]), wanted):
-            return factor, form
-    return None
-
-
-def _bound(line: _Line, stored: tuple[int, int]) -> int:
-    """A bound on the magnitude of what QLinearConv adds up in 32 bits, zero points included."""
-    sums = line.sums
-    taps = np.abs(sums.weight).sum(axis=(1, 2, 3)) * line.factor * max(stored)
-    bias = 0 if sums.bias is None else np.abs(sums.bias) * line.factor
-    return int((taps + bias + np.abs(line.offset)).max())

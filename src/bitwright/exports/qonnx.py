@@ -77,6 +77,9 @@ def execute(path: Path, x: NDArray[np.int64]) -> NDArray[np.int64]:
     onnx = _onnx()
     model = onnx.load(str(path), load_external_data=False)
     given, result = model.graph.input[0].name, model.graph.output[0].name
+    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)[1:]
+    if x.shape[1:] != shape:
+        raise ExportError(f"{path} takes inputs of {shape}, got {x.shape[1:]}")
     size = max(1, min(len(x), MOST_COMPARISONS // max(_comparisons(model), 1)))
     parts = []
     wrapped: tuple[int, Any] = (0, None)
