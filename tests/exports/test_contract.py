@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_graphs import random_graph, random_inputs
 
 from bitwright import catalogue
 from bitwright.errors import BitwrightError, ExportError
 from bitwright.exports import c
 from bitwright.verify import reference_outputs
+from random_graphs import random_graph, random_inputs
 
 FORMATS = catalogue.names("exports")
 WIDEST = 2**24  # that all formats hold
