@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import sqlite3
 from collections import Counter
@@ -472,11 +473,16 @@ def test_a_budget_that_nothing_meets_is_warned_of(tmp_path: Path, printed: Any) 
 
 
 @pytest.mark.slow
-def test_the_demo_searches_trains_and_evaluates(tmp_path: Path, printed: Any) -> None:
+def test_the_demo_searches_trains_and_deploys(tmp_path: Path, printed: Any) -> None:
     quick = ["--config", TINY, "--search.round_epochs", 1, "--out", tmp_path / "run"]  # the demo's rounds take four
     text = printed("demo", *quick)
     for part in ("best architecture:", "best validation accuracy", "confusion", "test accuracy", "report.md"):
         assert part in text
     again = printed("demo", *quick, "--resume")
     assert "the search in" in again and "the training in" in again
-    assert text[text.index("confusion") :] == again[again.index("confusion") :]
+    first, second = (re.sub(r"\([0-9.]+ s\)", "", t[t.index("confusion") :]) for t in (text, again))
+    assert first == second
+    for target in ("training", "onnx"):
+        assert re.search(rf"^  {target} +equal on 359", text, re.MULTILINE)
+    assert {p.name for p in (tmp_path / "run" / "deploy").iterdir()} == {"network.onnx", "network.qonnx.onnx", "c"}
+    assert (tmp_path / "run" / "train" / "integer.safetensors").is_file()
