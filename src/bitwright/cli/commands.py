@@ -14,7 +14,7 @@ from rich.table import Table
 
 from .. import catalogue
 from ..architecture import Architecture
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, ExportError
 from ..experiment import Experiment, read_yaml, resolve
 from ..kernels import keep_freed_memory
 from ..report.evaluation import Evaluation
@@ -196,7 +196,8 @@ def demo(arguments: Sequence[str]) -> None:
     console.print()
     evaluation = evaluate_network(training.network, training.weights(), experiment.dataset)
     _print_evaluation(console, evaluation, training.architecture)
-    _deploy(training, out, console)
+    if evaluation.no_integer_form is None:
+        _deploy(training, out, console)
     console.print(f"\nthe cells are drawn in {out}/report/cells.svg and cells.png; the search: {out}/report/report.md")
 
 
@@ -207,7 +208,10 @@ def _deploy(training: TrainingRun, out: Path, console: Console) -> None:
     console.print("\nfrom the trained network to integers:")
     deploy.lower([str(out), "--quiet"])
     for kind, name in DEMO_EXPORTS.items():
-        deploy.export([str(out), "--to", kind, "--out", str(out / "deploy" / name)])
+        try:
+            deploy.export([str(out), "--to", kind, "--out", str(out / "deploy" / name)])
+        except ExportError as error:  # a package that is not installed is no reason to end the demo
+            console.print(f"{kind} not written: {error}")
     deploy.verify([str(out), "--samples", str(len(training.experiment.dataset.test)), "--threads", "1"])
 
 
