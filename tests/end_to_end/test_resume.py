@@ -384,7 +384,14 @@ def test_the_program_itself_may_be_stopped_from_outside(
     run = tmp_path / "run"
     arguments = [*LONGER, "0", "--out", str(run)]
     program = Path(sys.executable).with_name("bitwright")
-    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [program, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs ignore it, and so would their children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     path, text = {
         "checkpoint": (run / "checkpoints" / "search.pt", b""),
         "third round": (run / "search.log", b"Epoch 3: Eval"),
