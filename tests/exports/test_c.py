@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -345,3 +346,43 @@ def test_names_that_are_no_identifiers_are_refused(name: str, tmp_path: Path) ->
 def test_a_folder_without_an_export_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no exported C network"):
         c.execute(tmp_path, np.zeros((1, 37), dtype=np.int64))
+
+
+MACHINES = {
+    "no vectors beyond SSE2": "-O1",
+    "AVX2": "-O1 -march=x86-64-v3",
+    "AVX-512 without VNNI": "-O1 -march=skylake-avx512",
+    "AVX-512 with VNNI and VPOPCNTDQ": "-O1 -march=icelake-server",
+    "32 bits": "-O1 -m32",
+}
+NEON = ("-O1 -march=armv8-a", "-O1 -march=armv8.2-a+dotprod")
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", MACHINES.values(), ids=MACHINES)
+@pytest.mark.parametrize("network", [binary_network, byte_network, depthwise_network])
+def test_every_kind_of_processor_gets_the_same_integers(network, flags: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    c.export(network(), tmp_path / "c", samples=6)
+    try:
+        program = c.build(tmp_path / "c", tmp_path / "network", flags=flags)
+    except ExportError:
+        pytest.skip("the compiler does not build for it")
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    if done.returncode == -signal.SIGILL:
+        pytest.skip("this processor is another one")
+    assert (done.returncode, done.stdout) == (0, "ok: 6 samples\n")
+
+
+@pytest.mark.parametrize("flags", NEON)
+@pytest.mark.parametrize("network", [binary_network, byte_network, depthwise_network])
+def test_neon_gives_the_same_integers(network, flags: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    compiler, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
+    if compiler is None or emulator is None:
+        pytest.skip("there is no compiler for it or no emulator")
+    c.export(network(), tmp_path / "c", samples=3)
+    sources = [str(tmp_path / "c" / name) for name in ("main.c", "network.c")]
+    program = str(tmp_path / "network")
+    command = [compiler, "-std=c99", *STRICT.split(), *flags.split(), "-static", *sources, "-o", program]
+    subprocess.run(command, check=True)
+    done = subprocess.run([emulator, "-cpu", "max", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "ok: 3 samples\n")
