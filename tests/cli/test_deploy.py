@@ -53,6 +53,12 @@ def test_the_lowered_graph_computes_the_logits_of_the_training_code(place: Path)
     assert torch.equal(Executor(graph)(x).float() * torch.tensor(graph.scales), logits)
 
 
+@pytest.mark.parametrize(("name", "start"), [("graph.svg", b"<?xml"), ("graph.png", b"\x89PNG")])
+def test_lower_draws_a_picture(place: Path, name: str, start: bytes) -> None:
+    assert main(["lower", "run", "--picture", name, "--quiet"]) == 0
+    assert Path(name).read_bytes().startswith(start)
+
+
 def test_lower_draws_in_dot(place: Path) -> None:
     assert main(["lower", "run", "--dot", "graph.dot", "--quiet"]) == 0
     text = Path("graph.dot").read_text()
@@ -183,6 +189,7 @@ def test_import_brings_an_exported_network_back(place: Path, capsys: pytest.Capt
         (["lower", "nowhere"], "there is no nowhere"),
         (["lower", "searched"], "bitwright train"),
         (["lower", "run", "--out", "file/graph"], "file"),
+        (["lower", "run", "--picture", "graph.gif"], ".svg or .png"),
         (["export", "run", "--to", "tflite", "--out", "x"], "c, onnx, qonnx"),
         (["export", "run", "--to", "onnx"], "--out"),
         (["export", "file", "--to", "onnx", "--out", "x"], "truncated or no integer graph"),

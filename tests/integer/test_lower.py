@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bitwright.architecture import Architecture
 from bitwright.errors import LoweringError
 from bitwright.integer.compare import differences
-from bitwright.integer.graph import Conv, IntegerGraph, MatMul, MultiThreshold, Requantize
+from bitwright.integer.graph import Conv, IntegerGraph, MatMul, MaxPool, MultiThreshold, Requantize
 from bitwright.integer.lower import lower, lowered
 from bitwright.integer.run import Executor
 from bitwright.modules import Weights, deployed_scale, forward, normalisation_line
@@ -743,3 +743,22 @@ def test_weights_that_are_no_numbers_are_named(value):
     with torch.no_grad():
         weights["stem"][0, 0, 0, 0] = value
     assert refusal(made, weights).startswith("stem:")
+
+
+def test_a_value_that_two_edges_pool_alike_is_pooled_once():
+    made = network(
+        Input((2, 6, 6)),
+        (Conv2d(4, 3, Binary()), (0,), "first"),
+        (BatchNorm(Uniform(4, signed=False, step=0.5)), (1,), "first/norm"),
+        (MaxPool2d(3), (2,)),
+        (MaxPool2d(3), (2,)),
+        (MaxPool2d(2), (2,)),
+        (Add(Levels.between(0, 15)), (3, 4)),
+        (Add(Levels.between(0, 15)), (5, 6)),
+        (GlobalSumPool(), (7,)),
+        (Linear(3, Ternary()), (8,), "classes"),
+    )
+    x = some_images(made, 0)
+    weights = trained(made, 0, x)
+    assert first_difference(made, weights, x) is None
+    assert sum(isinstance(node.op, MaxPool) for node in lower(made, weights).nodes) == 2

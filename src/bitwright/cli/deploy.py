@@ -22,6 +22,8 @@ from ..integer.graph import IntegerGraph
 from ..integer.lower import Lowered, lowered
 from ..modules import Weights
 from ..network import Network
+from ..report.figures import save_figure
+from ..report.graph_figure import graph_figure
 from ..run_directory import INTEGER_GRAPH, TrainingRun, latest_training
 from ..verify import TARGETS, Comparison, Verification, random_inputs
 from ..verify import verify as verify_graph
@@ -46,13 +48,18 @@ def lower(arguments: Sequence[str]) -> None:
     )
     options.add_argument("run", type=Path, metavar="RUN", help="a run directory or a training in it")
     options.add_argument("--out", type=Path, metavar="FILE", help=f"the graph (default: RUN/train/{INTEGER_GRAPH})")
+    options.add_argument("--picture", type=Path, metavar="FILE", help="also a drawing, .svg or .png")
     options.add_argument("--dot", type=Path, metavar="FILE", help="also a drawing in the DOT language")
     options.add_argument("--quiet", action="store_true", help="no table of nodes")
     given, _ = options.read(arguments, "lower")
+    if given.picture is not None and given.picture.suffix not in (".svg", ".png"):
+        raise ConfigError(f"a picture is a .svg or .png file, got {given.picture}")
     path, training = _training(given.run)
     graph = lowered(training.network, training.weights()).graph
     out = given.out or path / INTEGER_GRAPH
     storage.save(graph, out)
+    if given.picture is not None:
+        save_figure(graph_figure(graph), given.picture)
     if given.dot is not None:
         write_text(given.dot, as_dot(graph))
     console = open_console()

@@ -159,8 +159,12 @@ class _Lowering:
         return IntegerGraph(tuple(nodes), tuple(scale[:1]))
 
     def _put(self, op: ig.Op, inputs: list[int], name: str, scale: Scale) -> None:
-        self._node(op, inputs, name)
-        self.at.append(len(self.nodes) - 1)
+        again = None
+        if isinstance(op, ig.MaxPool | ig.SumPool | ig.GlobalSumPool):  # two edges of a cell may pool one value
+            again = next((i for i, n in enumerate(self.nodes) if n.inputs == tuple(inputs) and _equal(n.op, op)), None)
+        if again is None:
+            self._node(op, inputs, name)
+        self.at.append(len(self.nodes) - 1 if again is None else again)
         self.scales.append(scale)
 
     def _node(self, op: ig.Op, inputs: list[int], name: str) -> None:
@@ -295,6 +299,11 @@ def _levels(quantizer: Quantizer, name: str, what: str) -> tuple[int, ...]:
             " form; give it a precision of 8 bits or less, in the integer wiring"
         )
     return quantizer.levels.values
+
+
+def _equal(a: ig.Op, b: ig.Op) -> bool:
+    """Whether two operations without arrays are the same."""
+    return type(a) is type(b) and vars(a) == vars(b)
 
 
 def _integers(codes: Tensor) -> Int:

@@ -151,26 +151,27 @@ def _draw_cell(
         x, y = places[node]
         for edge, above in zip(edges, (0.27, -0.27), strict=True):
             operation = space.operations[edge.op]
-            box = (x - 1.15, y + above)
+            centre = (x - 1.15, y + above)
             source = places[edge.source]
-            _arrow(axes, (source[0] + NODE / 2, source[1]), (box[0] - OPERATION / 2, box[1]))
-            _arrow(axes, (box[0] + OPERATION / 2, box[1]), (x - NODE / 2, y))
-            _box(axes, box, OPERATION, 0.46, _short(operation), COLOURS[operation.kind], 8)
+            _arrow(axes, (source[0] + NODE / 2, source[1]), (centre[0] - OPERATION / 2, centre[1]))
+            _arrow(axes, (centre[0] + OPERATION / 2, centre[1]), (x - NODE / 2, y))
+            box(axes, centre, OPERATION, 0.46, _short(operation), COLOURS[operation.kind], 8)
     output = (max(x for x, _ in places.values()) + LAYER - 0.4, 0.0)
     for node in space.unused(architecture, kind):
         _arrow(axes, (places[node][0] + NODE / 2, places[node][1]), (output[0] - NODE / 2, output[1]), dashed=True)
     for node, place in places.items():
-        _box(axes, place, NODE, 0.4, _label(node), "#ffffff" if node < 2 else "#d8f0d2", 9)
-    _box(axes, output, NODE, 0.4, "concat", "#f3d9f0", 9)
+        box(axes, place, NODE, 0.4, _label(node), "#ffffff" if node < 2 else "#d8f0d2", 9)
+    box(axes, output, NODE, 0.4, "concat", "#f3d9f0", 9)
 
 
 def _short(operation: Operation) -> str:
     return operation.name.replace("/", "\n") + ("-bit" if (operation.precision or "").isdigit() else "")
 
 
-def _box(
+def box(
     axes: Axes, centre: tuple[float, float], width: float, height: float, text: str, colour: str, size: int
 ) -> None:
+    """A box with rounded corners and text; axes whose unit is an inch."""
     from matplotlib.patches import FancyBboxPatch
 
     corner = (centre[0] - width / 2 + 0.05, centre[1] - height / 2 + 0.05)
