@@ -34,7 +34,7 @@ from bitwright.network import (
     SumPool2d,
 )
 from bitwright.normalisation import Line
-from bitwright.quantizers import Quantizer
+from bitwright.quantizers import Levels, Quantizer
 from bitwright.quantizers.binary import Binary
 from bitwright.quantizers.fixed_point import FixedPoint
 from bitwright.quantizers.quantized_relu import QuantizedRelu
