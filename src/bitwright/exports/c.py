@@ -34,18 +34,21 @@ FLAGS = "-O3 -march=native"
 COMPILERS = ("cc", "gcc", "clang")
 SAMPLE_SEED = 0
 NUMBERS_PER_LINE = 20
+MOST_TEST_NUMBERS = 2**22  # in all test vectors together
 
 
 def export(graph: IntegerGraph, path: Path, *, name: str = "network", samples: int = 4) -> list[str]:
     """Writes the graph's library into the folder `path`; returns lines about what was written.
 
-    name: of the files and the functions, a C identifier. samples: test vectors, from random inputs.
+    name: of the files and the functions, a C identifier. samples: test vectors, from random inputs; fewer for large
+    inputs.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or name in ("main", "test"):
         raise ExportError(f"a C network's name is lower-case letters, digits and underscores, got {name!r}")
     if input_type(graph.input) == "int64_t":
         raise ExportError(f"{graph.label(0)}: its inputs exceed 32 bits")
     source = emit(graph, name)
+    samples = min(samples, max(MOST_TEST_NUMBERS // math.prod(graph.input.shape), 1))
     files = {
         f"{name}.h": _header(graph, name, source),
         f"{name}.c": source.text,

@@ -27,7 +27,7 @@ Pads = tuple[int, int, int, int]  # top, left, bottom, right
 
 NO_PADS: Pads = (0, 0, 0, 0)
 LARGEST = 2**31 - 1  # magnitude of any value or partial sum
-MOST_ELEMENTS = 2**28  # of one value
+MOST_ELEMENTS = 2**26  # of one value
 MOST_CHANNELS = 2**22
 LONGEST_SIDE = 2**16  # of an image, window, stride or padding
 DEEPEST = 100_000  # nodes
