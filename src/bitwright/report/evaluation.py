@@ -132,7 +132,7 @@ def _both(
     for start in range(0, len(images), COMPARED_AT_ONCE):
         x, _ = images.batch(slice(start, start + COMPARED_AT_ONCE))
         for position, exact, codes in differences(network, weights, lowering, x, executor):
-            if (first is None or position < first) and not torch.equal(exact.double(), codes.double()):
+            if (first is None or position < first) and bool((exact != codes).any()):
                 first = position
         classes.append((exact.argmax(1), codes.argmax(1)))
     predicted, trained = (torch.cat(each) for each in zip(*classes, strict=True))
