@@ -1,11 +1,8 @@
 /* Peaks of one thread: fp32 fused multiply-adds, int8 dot products, xor and popcount. Each returns operations per second,
    two for a multiply-accumulate. Built and called by inference.py; 0 where the processor lacks the instructions. */
-#include <stdint.h>
 #include <time.h>
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#elif defined(__AVX2__)
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -16,69 +13,41 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-#define TWELVE(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+#define TWELVE(X, y) X(0, y) X(1, y) X(2, y) X(3, y) X(4, y) X(5, y) X(6, y) X(7, y) X(8, y) X(9, y) X(10, y) X(11, y)
+#define CHAIN(i, start) __m512i a##i = start, t##i;
+#define STEP(i, instructions) __asm__ volatile(instructions : "+v"(a##i), "=&v"(t##i) : "v"(b));
 
-/* Twelve independent chains in registers hide the latency; the asm keeps the compiler from folding them. */
-#ifdef __AVX512F__
-double peak_fp32(long n)
-{
-    const __m512 b = _mm512_set1_ps(0.5f);
-    double start;
-    long k;
-#define CHAIN(i) __m512 a##i = b;
-    TWELVE(CHAIN)
-#undef CHAIN
-    start = now();
-    for (k = 0; k < n; k++) {
-#define STEP(i) __asm__ volatile("vfmadd231ps %1, %1, %0" : "+v"(a##i) : "v"(b));
-        TWELVE(STEP)
-#undef STEP
+/* Twelve independent chains in registers hide the latency; the asm keeps the compiler from folding them. In it %0 is a
+   sum, %1 is free for use between, %2 is the constant `start`. lanes: multiply-accumulates that one vector holds. */
+#define PEAK(name, lanes, start, instructions)                                                                         \
+    double name(long n)                                                                                                \
+    {                                                                                                                  \
+        const __m512i b = start;                                                                                       \
+        double began;                                                                                                  \
+        long k;                                                                                                        \
+        TWELVE(CHAIN, b)                                                                                               \
+        began = now();                                                                                                 \
+        for (k = 0; k < n; k++) {                                                                                      \
+            TWELVE(STEP, instructions)                                                                                 \
+        }                                                                                                              \
+        return 12.0 * 2 * lanes * (double)n / (now() - began);                                                         \
     }
-    return 12.0 * 16 * 2 * (double)n / (now() - start);
-}
+#define MISSING(name) double name(long n) { (void)n; return 0; }
+
+#ifdef __AVX512F__
+PEAK(peak_fp32, 16, _mm512_castps_si512(_mm512_set1_ps(0.5f)), "vfmadd231ps %2, %2, %0")
 #else
-double peak_fp32(long n) { (void)n; return 0; }
+MISSING(peak_fp32)
 #endif
 
 #ifdef __AVX512VNNI__
-double peak_int8(long n)
-{
-    const __m512i b = _mm512_set1_epi8(3);
-    double start;
-    long k;
-#define CHAIN(i) __m512i a##i = b;
-    TWELVE(CHAIN)
-#undef CHAIN
-    start = now();
-    for (k = 0; k < n; k++) {
-#define STEP(i) __asm__ volatile("vpdpbusd %1, %1, %0" : "+v"(a##i) : "v"(b));
-        TWELVE(STEP)
-#undef STEP
-    }
-    return 12.0 * 64 * 2 * (double)n / (now() - start);
-}
+PEAK(peak_int8, 64, _mm512_set1_epi8(3), "vpdpbusd %2, %2, %0")
 #else
-double peak_int8(long n) { (void)n; return 0; }
+MISSING(peak_int8)
 #endif
 
 #ifdef __AVX512VPOPCNTDQ__
-double peak_binary(long n)
-{
-    const __m512i b = _mm512_set1_epi8(3);
-    double start;
-    long k;
-#define CHAIN(i) __m512i a##i = b, t##i;
-    TWELVE(CHAIN)
-#undef CHAIN
-    start = now();
-    for (k = 0; k < n; k++) {
-#define STEP(i)                                                                                                        \
-    __asm__ volatile("vpxorq %0, %2, %1\n\tvpopcntq %1, %1\n\tvpaddq %1, %0, %0" : "+v"(a##i), "=&v"(t##i) : "v"(b));
-        TWELVE(STEP)
-#undef STEP
-    }
-    return 12.0 * 512 * 2 * (double)n / (now() - start);
-}
+PEAK(peak_binary, 512, _mm512_set1_epi8(3), "vpxorq %0, %2, %1\n\tvpopcntq %1, %1\n\tvpaddq %1, %0, %0")
 #else
-double peak_binary(long n) { (void)n; return 0; }
+MISSING(peak_binary)
 #endif

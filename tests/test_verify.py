@@ -12,7 +12,17 @@ import torch
 
 from bitwright import verify as module
 from bitwright.errors import ConfigError, ExportError
-from bitwright.integer.graph import Argmax, Conv, GlobalSumPool, Input, IntegerGraph, MatMul, MultiThreshold, Node
+from bitwright.integer.graph import (
+    Argmax,
+    Conv,
+    GlobalSumPool,
+    Input,
+    IntegerGraph,
+    MatMul,
+    MultiThreshold,
+    Node,
+    reaching,
+)
 from bitwright.integer.lower import lowered
 from bitwright.modules import Weights
 from bitwright.network import BatchNorm, Conv2d, Linear, Network
@@ -21,7 +31,7 @@ from bitwright.network import Input as Pixels
 from bitwright.network import Node as NetworkNode
 from bitwright.quantizers.fixed_point import FixedPoint
 from bitwright.quantizers.ternary import Ternary
-from bitwright.verify import MOST_SAMPLES, TARGETS, prefix, random_inputs, verify
+from bitwright.verify import MOST_SAMPLES, TARGETS, random_inputs, verify
 from naive_executor import naive, naive_step, whole
 from random_graphs import random_graph
 
@@ -235,7 +245,7 @@ def test_the_beginning_of_a_graph_computes_its_last_node(seed):
     x = np.random.default_rng(seed).integers(graph.input.lowest, graph.input.highest + 1, (3, *graph.input.shape))
     values = naive(graph, x)
     for position, edge in enumerate(graph.edges):
-        part = prefix(graph, position)
+        part = reaching(graph.nodes, position)
         assert np.array_equal(naive(part, x)[-1], values[position])
         assert part.nodes[-1].name == graph.nodes[position].name
         assert len(part.nodes) <= position + 1

@@ -528,7 +528,7 @@ def _float(codes: Tensor) -> Tensor:
 
 def _of_one_scale(x: Quantized) -> Quantized:
     """Reals where every channel has its own scale, which an operation that mixes channels cannot multiply last."""
-    return x if isinstance(x.scale, float) or x.scale.numel() == 1 else Quantized(x.real, 1.0)
+    return x if _scalar(x.scale) else Quantized(x.real, 1.0)
 
 
 def _stream(seed: int, name: str) -> int:

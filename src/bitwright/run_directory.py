@@ -467,6 +467,20 @@ def training_path(run: Path, *, resume: bool = False) -> Path:
     raise StorageError(f"{run} holds too many trainings")
 
 
+def open_trained(run: Path, data: Path | None = None, **options: Any) -> TrainingRun:
+    """The newest completed training of a run, which may also be a training itself.
+
+    data: where the data set is now. options: replace those of its configuration, such as device.
+    """
+    if not run.exists():
+        raise ConfigError(f"there is no {run}")
+    path = latest_training(run)
+    values = read_yaml(path / "config.yaml") | options
+    if data is not None:
+        values["dataset"] = values["dataset"] | {"root": str(data)}
+    return TrainingRun.open(path, values)
+
+
 def latest_training(path: Path) -> Path:
     """The newest completed training of a run; `path` may also be a training itself."""
     if (path / "weights.safetensors").exists():

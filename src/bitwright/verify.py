@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .errors import ConfigError, ExportError
 from .exports import c, onnx, qonnx
 from .integer.compare import differences
-from .integer.graph import IntegerGraph, Node
+from .integer.graph import IntegerGraph, reaching
 from .integer.lower import Lowered
 from .integer.run import Executor
 from .modules import Weights
@@ -124,6 +124,7 @@ def verify(
     if len(x) == 0:
         raise ConfigError("there is nothing to compare: no samples")
     compared = []
+    reference = None if targets == ["training"] else reference_outputs(graph, x, device)
     for name in known if targets is None else targets:
         samples = x[: MOST_SAMPLES.get(name, len(x))]
         start = time.perf_counter()
@@ -132,7 +133,8 @@ def verify(
                 assert trained is not None
                 comparison = _against_training(trained, samples, device)
             else:
-                comparison = _against_export(graph, samples, name, every_layer, device)
+                assert reference is not None
+                comparison = _against_export(graph, samples, reference[: len(samples)], name, every_layer, device)
         except ExportError as error:
             if targets is not None:
                 raise
@@ -152,26 +154,11 @@ def random_inputs(graph: IntegerGraph, count: int) -> Integers:
     return x
 
 
-def prefix(graph: IntegerGraph, position: int) -> IntegerGraph:
-    """The graph whose output is the node at `position`, without the nodes that it does not need."""
-    needed = {0, position}
-    for at in range(position, 0, -1):
-        if at in needed:
-            needed.update(graph.nodes[at].inputs)
-    order = sorted(needed)
-    renumbered = {old: new for new, old in enumerate(order)}
-    nodes = [
-        Node(graph.nodes[old].op, tuple(renumbered[i] for i in graph.nodes[old].inputs), graph.nodes[old].name)
-        for old in order
-    ]
-    return IntegerGraph(tuple(nodes))
-
-
 def _against_export(
-    graph: IntegerGraph, x: Integers, name: str, every_layer: bool, device: torch.device | str
+    graph: IntegerGraph, x: Integers, reference: Integers, name: str, every_layer: bool, device: torch.device | str
 ) -> Comparison:
+    """reference: what the graph computes for x."""
     with tempfile.TemporaryDirectory(prefix="bitwright-") as folder:
-        reference = reference_outputs(graph, x, device)
         got = TARGETS[name](graph, Path(folder), x)
         comparison = _compare(name, graph.label(len(graph.nodes) - 1), reference, got)
         if comparison.equal and not every_layer:
@@ -181,7 +168,7 @@ def _against_export(
             start = _first_differing(reference, got)
             few = x[start : start + 1]
         for position in range(1, len(graph.nodes)):
-            part = prefix(graph, position)
+            part = reaching(graph.nodes, position)
             here = Path(folder) / str(position)
             here.mkdir()
             layer = _compare(

@@ -15,7 +15,7 @@ from rich.table import Table
 from .. import catalogue
 from ..architecture import Architecture
 from ..errors import ConfigError, DataError, ExportError
-from ..experiment import Experiment, read_yaml, resolve
+from ..experiment import Experiment, resolve
 from ..kernels import keep_freed_memory
 from ..report.evaluation import Evaluation
 from ..report.evaluation import evaluate as evaluate_network
@@ -23,7 +23,7 @@ from ..report.figures import draw_cells
 from ..run_directory import (
     TrainingRun,
     found_architecture,
-    latest_training,
+    open_trained,
     start_search,
     training_path,
 )
@@ -90,17 +90,15 @@ def evaluate(arguments: Sequence[str]) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, help="of the processor; 0 takes all cores")
     options, _ = parser.read(arguments, "evaluate")
-    if not options.run.exists():
-        raise ConfigError(f"there is no {options.run}")
-    path = latest_training(options.run)
-    values = read_yaml(path / "config.yaml") | {"device": options.device, "threads": options.threads}
-    if options.data is not None:
-        values["dataset"] = values["dataset"] | {"root": str(options.data)}
     use_threads(options.threads)
-    training = TrainingRun.open(path, values)
+    training = open_trained(options.run, options.data, device=options.device, threads=options.threads)
     evaluation = evaluate_network(training.network, training.weights(), training.experiment.dataset)
     if options.json:
-        extra = {"run": str(path), "architecture": str(training.architecture), "dataset": values["dataset"]["name"]}
+        extra = {
+            "run": str(training.path),
+            "architecture": str(training.architecture),
+            "dataset": training.experiment.values["dataset"]["name"],
+        }
         print(json.dumps(extra | evaluation.as_json()))
     else:
         _print_evaluation(open_console(), evaluation, training.architecture)

@@ -14,18 +14,16 @@ from rich.console import Console
 
 from .. import catalogue
 from ..errors import ConfigError, ExportError
-from ..experiment import read_yaml
 from ..files import write_text
 from ..integer import storage
 from ..integer.describe import as_dot, as_text, rows
 from ..integer.graph import IntegerGraph
 from ..integer.lower import Lowered, lowered
 from ..modules import Weights
-from ..network import Network
 from ..report.figures import save_figure
 from ..report.graph_figure import graph_figure
-from ..run_directory import INTEGER_GRAPH, TrainingRun, latest_training
-from ..verify import TARGETS, Comparison, Verification, random_inputs
+from ..run_directory import INTEGER_GRAPH, TrainingRun, open_trained
+from ..verify import TARGETS, Comparison, random_inputs
 from ..verify import verify as verify_graph
 from .options import Parser, open_console, use_threads
 
@@ -33,13 +31,17 @@ SAMPLES = 1000  # that verify takes unless told
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A trained run with its test images, or a graph alone. path: where what is made of it goes by default."""
+class _Trained:
+    """A training and what it lowers to."""
 
-    graph: IntegerGraph
-    path: Path
-    training: tuple[Network, Weights, Lowered] | None = None
-    images: NDArray[np.int64] | None = None
+    run: TrainingRun
+    weights: Weights
+    lowering: Lowered
+
+    def images(self, count: int) -> NDArray[np.int64]:
+        """The first test images, (N, C, H, W)."""
+        x, _ = self.run.experiment.dataset.test.batch(slice(0, count))
+        return x.contiguous().to(torch.int64).numpy()
 
 
 def lower(arguments: Sequence[str]) -> None:
@@ -54,9 +56,9 @@ def lower(arguments: Sequence[str]) -> None:
     given, _ = options.read(arguments, "lower")
     if given.picture is not None and given.picture.suffix not in (".svg", ".png"):
         raise ConfigError(f"a picture is a .svg or .png file, got {given.picture}")
-    path, training = _training(given.run)
-    graph = lowered(training.network, training.weights()).graph
-    out = given.out or path / INTEGER_GRAPH
+    trained = _trained(given.run)
+    graph = trained.lowering.graph
+    out = given.out or trained.run.path / INTEGER_GRAPH
     storage.save(graph, out)
     if given.picture is not None:
         save_figure(graph_figure(graph), given.picture)
@@ -75,9 +77,9 @@ def export(arguments: Sequence[str]) -> None:
     options.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file, or for c a directory")
     given, _ = options.read(arguments, "export")
     write = catalogue.find("exports", given.to)
-    source = _source(given.source)
+    graph, _ = _source(given.source)
     console = open_console()
-    for line in write(source.graph, given.out):
+    for line in write(graph, given.out):
         console.print(line)
     console.print(f"wrote {given.out}")
 
@@ -130,45 +132,25 @@ def verify(arguments: Sequence[str]) -> None:
     if given.samples < 1:
         raise ConfigError(f"samples are at least 1, got {given.samples}")
     use_threads(given.threads)
-    source = _source(given.source, given.data)
-    out = open_console()
-    result = _verify(
-        source,
-        given.samples,
+    graph, trained = _source(given.source, given.data)
+    x = random_inputs(graph, given.samples) if trained is None else trained.images(given.samples)
+    console = open_console()
+    if not given.json:
+        kind = "random inputs" if trained is None else "test images"
+        console.print(f"integer graph of {len(graph.nodes)} nodes on {len(x):,} {kind}")
+    result = verify_graph(
+        graph,
+        x,
         targets=None if given.targets is None else given.targets.split(","),
         every_layer=given.every_layer,
-        console=None if given.json else out,
+        trained=None if trained is None else (trained.run.network, trained.weights, trained.lowering),
+        progress=None if given.json else lambda comparison: console.print(_line(comparison)),
     )
     if given.json:
         print(json.dumps(result.as_json()))
     if not result.equal:
         ran = [t for t in result.targets if t.skipped is None]
         raise ExportError("the results differ" if ran else "no target could run")
-
-
-def _verify(
-    source: _Source,
-    samples: int,
-    *,
-    targets: Sequence[str] | None = None,
-    every_layer: bool = False,
-    console: Console | None = None,
-) -> Verification:
-    if source.images is None:
-        x = random_inputs(source.graph, samples)
-    else:
-        x = source.images[:samples]
-
-    def tell(comparison: Comparison) -> None:
-        if console is not None:
-            console.print(_line(comparison))
-
-    if console is not None:
-        kind = "random inputs" if source.images is None else "test images"
-        console.print(f"integer graph of {len(source.graph.nodes)} nodes on {len(x):,} {kind}")
-    return verify_graph(
-        source.graph, x, targets=targets, every_layer=every_layer, trained=source.training, progress=tell
-    )
 
 
 def _line(comparison: Comparison) -> str:
@@ -202,29 +184,18 @@ def _range(text: str | None) -> tuple[int, int] | None:
     return low, high
 
 
-def _training(run: Path, data: Path | None = None) -> tuple[Path, TrainingRun]:
-    if not run.exists():
-        raise ConfigError(f"there is no {run}")
-    path = latest_training(run)
-    values = read_yaml(path / "config.yaml") | {"device": "cpu"}
-    if data is not None:
-        values["dataset"] = values["dataset"] | {"root": str(data)}
-    return path, TrainingRun.open(path, values)
-
-
-def _source(path: Path, data: Path | None = None) -> _Source:
+def _source(path: Path, data: Path | None = None) -> tuple[IntegerGraph, _Trained | None]:
+    """The graph in a file, or that of a run with its training."""
     if path.is_file():
-        return _Source(storage.load(path), path)
-    at, training = _training(path, data)
-    return _of_training(training, at)
+        return storage.load(path), None
+    trained = _trained(path, data)
+    return trained.lowering.graph, trained
 
 
-def _of_training(training: TrainingRun, path: Path) -> _Source:
+def _trained(run: Path, data: Path | None = None) -> _Trained:
+    training = open_trained(run, data, device="cpu")
     weights = training.weights()
-    lowering = lowered(training.network, weights)
-    x, _ = training.experiment.dataset.test.batch(slice(None))
-    images = x.cpu().contiguous().to(torch.int64).numpy()
-    return _Source(lowering.graph, path, (training.network, weights, lowering), images)
+    return _Trained(training, weights, lowered(training.network, weights))
 
 
 def _describe(console: Console, graph: IntegerGraph, table: bool = True) -> None:

@@ -40,11 +40,11 @@ from ..integer.graph import (
     SumPool,
     thresholds_of,
 )
+from ..modules import EXACT_IN_FLOAT32
 
 DOMAIN = "qonnx.custom_op.general"
 OPSET = 11  # what FINN's transformations are written for
 IR_VERSION = 8
-EXACT = 2**24  # float32 holds every integer below
 MOST_THRESHOLDS = 2**22  # of one activation, all channels together
 MOST_COMPARISONS = 2**27  # that qonnx's executor does at a time: it compares every element with every threshold
 
@@ -140,10 +140,10 @@ class _Writer:
         graph, helper = self.graph, self.onnx.helper
         flipped = self._flips()
         for position, node in enumerate(graph.nodes):
-            if graph.partial_sums(position) >= EXACT:
+            if graph.partial_sums(position) >= EXACT_IN_FLOAT32:
                 raise ExportError(
                     f"{graph.label(position)}: sums of up to {graph.partial_sums(position)},"
-                    f" and QONNX computes in float32, which is exact below {EXACT}"
+                    f" and QONNX computes in float32, which is exact below {EXACT_IN_FLOAT32}"
                 )
             name = self._write(position, [self.names[i] for i in node.inputs], flipped)
             self.names.append(name)
@@ -392,14 +392,14 @@ class _Writer:
         edge = graph.edges[position]
         source = graph.edges[graph.nodes[position].inputs[0]]
         products = np.maximum(np.abs(source.lows), np.abs(source.highs)) * np.abs(op.multiplier) + np.abs(op.addend)
-        if not op.shift.any() and int(products.max()) < EXACT and not flipped:
+        if not op.shift.any() and int(products.max()) < EXACT_IN_FLOAT32 and not flipped:
             # whole numbers in, whole numbers out: a product and a sum that float32 holds
             shape = (-1, *[1] * (len(edge.shape) - 1))
             ends = [source.lows * op.multiplier + op.addend, source.highs * op.multiplier + op.addend]
             bounds = (edge.shape, int(np.minimum(*ends).min()), int(np.maximum(*ends).max()))
             if (op.multiplier != 1).any():
                 factor = self.constant(op.multiplier.reshape(1, *shape), "multiplier")
-                x = self.node("Mul", [x, factor], (edge.shape, 1 - EXACT, EXACT - 1))
+                x = self.node("Mul", [x, factor], (edge.shape, 1 - EXACT_IN_FLOAT32, EXACT_IN_FLOAT32 - 1))
             if op.addend.any():
                 x = self.node("Add", [x, self.constant(op.addend.reshape(1, *shape), "addend")], bounds)
             if bounds[1] < op.lowest or bounds[2] > op.highest:

@@ -34,8 +34,8 @@ from ..errors import ExportError, InvalidGraph
 from ..integer.graph import (
     Input,
     IntegerGraph,
-    Node,
     Shape,
+    reaching,
 )
 from ..onnx_graph import dataflow, elementwise, pools, quantizers, shapes, sums
 from ..onnx_graph.constants import array_of, attributes_of, folded, quant_range
@@ -156,7 +156,8 @@ class _Reader:
             position, scales = self._output(self.net.tensor(value))
         except Refused as why:
             raise InvalidGraph(f"{self.net.label}: {why}") from None
-        return Imported(_reachable(self.net.nodes, position, scales), self.net.lines)
+        known = all(math.isfinite(s) and s > 0 for s in scales)
+        return Imported(reaching(self.net.nodes, position, scales if known else ()), self.net.lines)
 
     def _read_constants(self) -> None:
         for tensor in self.proto.initializer:
@@ -424,19 +425,6 @@ def _datatype_range(name: str) -> tuple[int, int] | None:
     return (0, 2**bits - 1) if match[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def _reachable(nodes: list[Node], output: int, scales: tuple[float, ...]) -> IntegerGraph:
-    """The nodes that the output depends on, and the input."""
-    needed = {0, output}
-    for position in range(output, -1, -1):
-        if position in needed:
-            needed.update(nodes[position].inputs)
-    order = sorted(needed)
-    places = {old: new for new, old in enumerate(order)}
-    kept = tuple(Node(nodes[i].op, tuple(places[j] for j in nodes[i].inputs), nodes[i].name) for i in order)
-    good = all(math.isfinite(s) and s > 0 for s in scales)
-    return IntegerGraph(kept, scales if good else ())
-
-
 # by domain and operator
 _OPERATORS: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "Shape"): shapes.read_shape,
@@ -448,23 +436,23 @@ _OPERATORS: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "Squeeze"): shapes.read_squeeze,
     ("", "Unsqueeze"): shapes.read_unsqueeze,
     ("", "Add"): elementwise.read_add,
-    ("", "Sub"): elementwise.read_sub,
-    ("", "Mul"): elementwise.read_mul,
-    ("", "Div"): elementwise.read_div,
-    ("", "Greater"): elementwise.read_greater,
-    ("", "GreaterOrEqual"): elementwise.read_greater_or_equal,
-    ("", "Less"): elementwise.read_less,
-    ("", "LessOrEqual"): elementwise.read_less_or_equal,
-    ("", "Min"): elementwise.read_min,
+    ("", "Sub"): elementwise.binary("Sub"),
+    ("", "Mul"): elementwise.binary("Mul"),
+    ("", "Div"): elementwise.binary("Div"),
+    ("", "Greater"): elementwise.binary("Greater"),
+    ("", "GreaterOrEqual"): elementwise.binary("GreaterOrEqual"),
+    ("", "Less"): elementwise.binary("Less"),
+    ("", "LessOrEqual"): elementwise.binary("LessOrEqual"),
+    ("", "Min"): elementwise.binary("Min"),
     ("", "Max"): elementwise.read_max,
     ("", "Neg"): elementwise.read_neg,
     ("", "Relu"): elementwise.read_relu,
     ("", "LeakyRelu"): elementwise.read_leaky_relu,
     ("", "PRelu"): elementwise.read_prelu,
-    ("", "Floor"): elementwise.read_floor,
-    ("", "Ceil"): elementwise.read_ceil,
-    ("", "Round"): elementwise.read_round,
-    ("", "Sign"): elementwise.read_sign,
+    ("", "Floor"): elementwise.unary(np.floor),
+    ("", "Ceil"): elementwise.unary(np.ceil),
+    ("", "Round"): elementwise.unary(np.rint),
+    ("", "Sign"): elementwise.unary(np.sign),
     ("", "Clip"): elementwise.read_clip,
     ("", "Cast"): elementwise.read_cast,
     ("", "Gather"): elementwise.read_gather,

@@ -308,6 +308,17 @@ class IntegerGraph:
                 return self.edges[position].magnitude
 
 
+def reaching(nodes: Sequence[Node], output: int, scales: tuple[float, ...] = ()) -> IntegerGraph:
+    """The graph whose output is the node at `output`, without the nodes that it does not need."""
+    needed = {0, output}
+    for position in range(output, -1, -1):
+        if position in needed:
+            needed.update(nodes[position].inputs)
+    places = {old: new for new, old in enumerate(sorted(needed))}
+    kept = (Node(nodes[old].op, tuple(places[i] for i in nodes[old].inputs), nodes[old].name) for old in places)
+    return IntegerGraph(tuple(kept), scales)
+
+
 def output_size(size: int, kernel: int, stride: int, before: int, after: int) -> int:
     """Positions of a window along one axis."""
     return (size + before + after - kernel) // stride + 1

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import network as net
 from ..errors import InvalidGraph, LoweringError
-from ..modules import Weights, deployed_scale, normalisation_line, units_per_code, weight_codes
+from ..modules import EXACT_IN_FLOAT32, Weights, deployed_scale, normalisation_line, units_per_code, weight_codes
 from ..network import Network, same_padding
 from ..normalisation import Line, fixed_point
 from ..quantizers import Quantizer, Scale
@@ -104,10 +104,12 @@ class _Lowering:
                 canonical = normalisation_line(self.network, position, self.weights)
                 if canonical is None:
                     raise LoweringError(f"{name}: shared weights keep no running statistics; train the network first")
-                self._quantized(quantizer, canonical, inputs[0], name, self._deployed(node.key, quantizer))
+                self._quantized(
+                    quantizer, canonical, inputs[0], name, deployed_scale(node.key, self.weights, quantizer)
+                )
             case net.Activation(quantizer=quantizer):
                 _levels(quantizer, name, "activation")
-                step = self._deployed(node.key, quantizer)
+                step = deployed_scale(node.key, self.weights, quantizer)
                 ratio = units_per_code(scales[0], step).flatten()
                 if len(ratio) != 1:
                     raise LoweringError(f"{name}: its input has a scale per channel; it needs one scale")
@@ -205,9 +207,6 @@ class _Lowering:
             raise LoweringError(f"{name}: its input has a scale per channel, put a normalisation between")
         return right * left if isinstance(right, Tensor) else left * right
 
-    def _deployed(self, key: str, quantizer: Quantizer) -> Scale:
-        return deployed_scale(key, self.weights, quantizer)
-
     def _pads(self, position: int, kernel: int, stride: int) -> ig.Pads:
         _, height, width = self.edges[position].shape
         top, bottom = same_padding(height, kernel, stride)
@@ -247,12 +246,11 @@ def thresholds_on(quantizer: Quantizer, line: Line, signs: Int, edge: Edge) -> I
     lows, highs = edge.times(signs)
     wanted = torch.tensor(levels[1:], dtype=torch.float32)[None, None, :]
     sign = torch.from_numpy(signs)
-    wide = edge.magnitude >= 2**24
     low = torch.from_numpy(lows)[:, None].repeat(1, len(levels) - 1)
     high = torch.from_numpy(highs)[:, None].repeat(1, len(levels) - 1) + 1
     while bool((low < high).any()):
         middle = torch.div(low + high, 2, rounding_mode="floor")
-        x = (middle * sign[:, None])[None].to(torch.float64 if wide else torch.float32)
+        x = (middle * sign[:, None])[None].to(_exact(edge))
         reached = quantizer.codes(line(x))[0] >= wanted[0]
         high = torch.where(reached, middle, high)
         low = torch.where(reached | (low >= high), low, middle + 1)
@@ -287,9 +285,14 @@ def _agree(quantizer: Quantizer, line: Line, form: ig.Requantize, edge: Edge) ->
     signs = np.broadcast_to(np.where(form.multiplier < 0, -1, 1), (channels,))
     lows, highs = edge.times(signs)
     points = probes(thresholds, lows, highs)
-    x = torch.from_numpy(signs[:, None] * points)[None].to(torch.float64 if edge.magnitude >= 2**24 else torch.float32)
+    x = torch.from_numpy(signs[:, None] * points)[None].to(_exact(edge))
     wanted = quantizer.codes(line(x))[0].to(torch.int64).numpy()
     return np.array_equal(counts(thresholds, points) + form.lowest, wanted)
+
+
+def _exact(edge: Edge) -> torch.dtype:
+    """In which the training code holds the integers of an edge."""
+    return torch.float64 if edge.magnitude >= EXACT_IN_FLOAT32 else torch.float32
 
 
 def _levels(quantizer: Quantizer, name: str, what: str) -> tuple[int, ...]:

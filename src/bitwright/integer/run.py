@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InvalidGraph
+from ..modules import EXACT_IN_FLOAT32
 from .graph import (
     Add,
     Argmax,
@@ -35,7 +36,6 @@ from .graph import (
     SumPool,
 )
 
-EXACT_IN_FLOAT32 = 2**24
 LARGEST_TABLE = 2**22  # entries of a table of all values of an activation
 
 
@@ -48,6 +48,7 @@ class Executor:
     def __init__(self, graph: IntegerGraph, device: torch.device | str = "cpu") -> None:
         self.graph = graph
         self.device = torch.device(device)
+        self._dtypes = [self._dtype(position) for position in range(len(graph.nodes))]
         self._constants = [self._constant(position) for position in range(len(graph.nodes))]
 
     @torch.no_grad()
@@ -87,8 +88,7 @@ class Executor:
 
     def _step(self, position: int, x: Tensor, inputs: list[Tensor]) -> Tensor:
         op = self.graph.nodes[position].op
-        dtype = self._dtype(position)
-        constants = self._constants[position]
+        dtype, constants = self._dtypes[position], self._constants[position]
         match op:
             case Input(zero_point=zero):
                 channels_last = torch.channels_last if x.dim() == 4 else torch.contiguous_format
@@ -100,8 +100,8 @@ class Executor:
                 return self._whole(F.conv2d(padded, constants[0], constants[1], stride, 0, 1, groups))
             case MatMul():
                 return self._whole(F.linear(inputs[0].to(dtype), constants[0], constants[1]))
-            case MultiThreshold(levels=levels):
-                return self._threshold(position, inputs[0], len(levels) - 1).to(dtype)
+            case MultiThreshold():
+                return self._threshold(inputs[0], constants).to(dtype)
             case Requantize(lowest=lowest, highest=highest):
                 multiplier, addend, shift = constants
                 wide = inputs[0].to(torch.int64).mul_(multiplier).add_(addend)
@@ -131,6 +131,7 @@ class Executor:
                 assert_never(op)
 
     def _dtype(self, position: int) -> torch.dtype:
+        """That holds every partial sum of a node exactly."""
         if self.device.type == "cuda" or self.graph.partial_sums(position) >= EXACT_IN_FLOAT32:
             return torch.float64
         return torch.float32
@@ -138,9 +139,8 @@ class Executor:
     def _whole(self, sums: Tensor) -> Tensor:
         return sums.round_() if self.device.type == "cuda" else sums
 
-    def _threshold(self, position: int, x: Tensor, count: int) -> Tensor:
+    def _threshold(self, x: Tensor, constants: tuple[Tensor, ...]) -> Tensor:
         channelwise = (1, -1, *[1] * (x.dim() - 2))
-        constants = self._constants[position]
         if len(constants) == 2:
             table, start = constants
             # in the order of channels-last memory, which everything behind the input has
@@ -156,7 +156,7 @@ class Executor:
         """What a node needs beside its inputs, as tensors of the right type and shape."""
         graph = self.graph
         node = graph.nodes[position]
-        dtype = self._dtype(position)
+        dtype = self._dtypes[position]
         match node.op:
             case Conv(weight=weight, bias=bias) | MatMul(weight=weight, bias=bias):
                 biases = np.zeros(len(weight), dtype=np.int64) if bias is None else bias
@@ -179,7 +179,7 @@ class Executor:
             return tuple(self._tensor(v).double() for v in (signs, thresholds, np.array(op.levels, dtype=np.int64)))
         starts = np.concatenate([[0], np.cumsum(widths)[:-1]]) - x.lows
         far = int(np.abs(starts).max()) + len(starts) * int(widths.max()) >= EXACT_IN_FLOAT32
-        table = self._tensor(np.concatenate(tabulated(op, x))).to(self._dtype(position))
+        table = self._tensor(np.concatenate(tabulated(op, x))).to(self._dtypes[position])
         return table, self._tensor(starts).to(torch.float64 if far else torch.float32)
 
     def _tensor(self, values: Int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,8 @@ from .values import (
     Value,
     as_windows,
 )
+
+Reader = Callable[..., Value]  # of a network, the operator's attributes and its inputs
 
 
 def arithmetic(net: Network, name: str, left: Value, right: Value) -> Value:
@@ -109,36 +112,22 @@ def read_add(net: Network, attributes: dict[str, Any], a: Value, b: Value) -> Va
     return arithmetic(net, "Add", a, b)
 
 
-def read_sub(net: Network, attributes: dict[str, Any], a: Value, b: Value) -> Value:
-    return arithmetic(net, "Sub", a, b)
+def binary(name: str) -> Reader:
+    """The reader of an operator of two inputs that needs nothing but its name."""
+
+    def read(net: Network, attributes: dict[str, Any], a: Value, b: Value) -> Value:
+        return arithmetic(net, name, a, b)
+
+    return read
 
 
-def read_mul(net: Network, attributes: dict[str, Any], a: Value, b: Value) -> Value:
-    return arithmetic(net, "Mul", a, b)
+def unary(function: Function) -> Reader:
+    """The reader of an operator that is one function of its input."""
 
+    def read(net: Network, attributes: dict[str, Any], x: Value) -> Value:
+        return net.elementwise(net.tensor(x), function)
 
-def read_div(net: Network, attributes: dict[str, Any], a: Value, b: Value) -> Value:
-    return arithmetic(net, "Div", a, b)
-
-
-def read_greater(net: Network, attributes: dict[str, Any], a: Value, b: Value) -> Value:
-    return arithmetic(net, "Greater", a, b)
-
-
-def read_greater_or_equal(net: Network, attributes: dict[str, Any], a: Value, b: Value) -> Value:
-    return arithmetic(net, "GreaterOrEqual", a, b)
-
-
-def read_less(net: Network, attributes: dict[str, Any], a: Value, b: Value) -> Value:
-    return arithmetic(net, "Less", a, b)
-
-
-def read_less_or_equal(net: Network, attributes: dict[str, Any], a: Value, b: Value) -> Value:
-    return arithmetic(net, "LessOrEqual", a, b)
-
-
-def read_min(net: Network, attributes: dict[str, Any], a: Value, b: Value) -> Value:
-    return arithmetic(net, "Min", a, b)
+    return read
 
 
 def read_max(net: Network, attributes: dict[str, Any], *inputs: Value) -> Value:
@@ -175,22 +164,6 @@ def read_prelu(net: Network, attributes: dict[str, Any], x: Value, slope: Value)
         raise Refused("slopes that are not constants from 0 on")
     c, axes = net.by_channel(slope.values, t.axes, net.edges[t.position].shape[0])
     return net.elementwise(t, lambda v: np.where(v < 0, v * c, v), axes=axes)
-
-
-def read_floor(net: Network, attributes: dict[str, Any], x: Value) -> Value:
-    return net.elementwise(net.tensor(x), np.floor)
-
-
-def read_ceil(net: Network, attributes: dict[str, Any], x: Value) -> Value:
-    return net.elementwise(net.tensor(x), np.ceil)
-
-
-def read_round(net: Network, attributes: dict[str, Any], x: Value) -> Value:
-    return net.elementwise(net.tensor(x), np.rint)
-
-
-def read_sign(net: Network, attributes: dict[str, Any], x: Value) -> Value:
-    return net.elementwise(net.tensor(x), np.sign)
 
 
 def read_clip(
