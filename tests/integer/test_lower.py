@@ -275,7 +275,7 @@ def test_every_accumulator_gets_the_level_of_the_published_rule(quantizer):
         cases, found = cases + compared, found + wrong
     CASES[repr(quantizer)] = cases
     assert found == [], f"{len(found)} channels of {5 * 24}: {found[0]}"
-    assert cases > 150_000
+    assert cases > 10_000_000 / len(STEPS)  # in every part, so that they need not run in one process
 
 
 @pytest.mark.parametrize("quantizer", STEPS, ids=repr)
