@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -48,6 +50,7 @@ GRIDS: list[Quantizer] = [
     Uniform(4, step=0.3),
     Uniform(6, narrow=False, step=0.07),
     Uniform(8, signed=False, step=1 / 3),
+    *[Uniform(bits, narrow=False, step="learned") for bits in (2, 4, 6)],
 ]
 
 
@@ -76,7 +79,17 @@ class Builder:
         return int(self.pick([1, 1, 2, 3]))
 
     def switch(self) -> None:
+        """Another step for what follows; where it is learned, under a name that all nodes of the grid share."""
         self.grid = self.pick(GRIDS)
+        if self.grid.learns_scale:
+            self.grid = replace(self.grid, start=1.0 + len(self.nodes))
+
+    @property
+    def scale_key(self) -> str:
+        return f"grid{self.grid.start:.0f}" if self.grid.learns_scale else ""
+
+    def padding(self, kernel: int) -> str:
+        return self.pick(["same", "half"]) if kernel % 2 else "same"
 
     def shape(self, x: int) -> tuple[int, ...]:
         return Network(tuple(self.nodes)).shapes[x]
@@ -90,7 +103,17 @@ class Builder:
         x = self.add(op, *inputs, key=key)
         if self.rng.random() < 0.2:
             x = self.add(MaxPool2d(int(self.rng.integers(1, 4)), self.stride()), x)
-        return self.add(BatchNorm(self.grid), x, key=f"{key}/norm")
+        normal = BatchNorm(self.grid, real=bool(self.rng.random() < 0.4), scale_key=self.scale_key)
+        return self.add(normal, x, key=f"{key}/norm")
+
+    def depthwise(self, kernel: int, x: int) -> int:
+        """A depthwise convolution, half the time behind an activation with a scale per channel."""
+        if self.rng.random() < 0.5:
+            key, bits = f"layer{len(self.nodes)}", int(self.rng.integers(1, 7))
+            x = self.add(Conv2d(self.channels(), 1, self.pick(WEIGHTS)), x, key=key)
+            own = Uniform(bits, signed=False, step="learned", per_channel=True, scale_gradient="plain")
+            x = self.add(BatchNorm(own, real=bool(self.rng.random() < 0.7)), x, key=f"{key}/norm")
+        return self.block(DepthwiseConv2d(kernel, self.pick(WEIGHTS), self.stride(), self.padding(kernel)), x)
 
     def any_node(self) -> int:
         return int(self.pick(self.pick(list(self.alike.values()))))
@@ -107,9 +130,10 @@ class Builder:
             case 0 | 1:
                 if self.rng.random() < 0.5:
                     self.switch()
-                self.record(self.block(Conv2d(self.channels(), kernel, self.pick(WEIGHTS), self.stride()), x))
+                conv = Conv2d(self.channels(), kernel, self.pick(WEIGHTS), self.stride(), padding=self.padding(kernel))
+                self.record(self.block(conv, x))
             case 2:
-                self.record(self.block(DepthwiseConv2d(kernel, self.pick(WEIGHTS), self.stride()), x))
+                self.record(self.depthwise(kernel, x))
             case 3:
                 others = [y for (s, g), ys in self.alike.items() for y in ys if s[1:] == shape[1:] and g == self.grid]
                 weight = self.pick([w for w in WEIGHTS if w not in (Binary("glorot"),)])
@@ -122,7 +146,7 @@ class Builder:
                 self.record(self.add(MaxPool2d(kernel, self.stride()), x))
             case 6:
                 y = self.add(SumPool2d(int(self.rng.integers(1, 4)), self.stride()), x)
-                self.record(self.add(Activation(self.grid), y, key=f"pool{y}"))
+                self.record(self.add(Activation(self.grid), y, key=self.scale_key or f"pool{y}"))
             case 7:
                 others = [y for (s, g), ys in self.alike.items() for y in ys if s[1:] == shape[1:] and g == self.grid]
                 self.record(self.add(Concat(), x, int(self.pick(others)), x))
@@ -136,9 +160,13 @@ class Builder:
             y for (_, g), ys in self.alike.items() for y in ys if heads[0] in self.alike.get((self.shape(y), g), [])
         ]
         heads += [int(self.pick(same))] if self.rng.random() < 0.3 else []
-        pooled = [self.add(GlobalSumPool(), x) for x in heads]
+        pool = self.pick([GlobalSumPool(), GlobalSumPool(1), GlobalSumPool(3, 8.0)])
+        pooled = [self.add(pool, x) for x in heads]
         weight = self.pick([Binary(), Ternary(), FixedPoint(4), FixedPoint(8), Uniform(8)])
-        self.add(Linear(int(self.rng.integers(2, 11)), weight, ("a", "b")[: len(pooled)]), *pooled, key="classes")
+        classes = Linear(
+            int(self.rng.integers(2, 11)), weight, ("a", "b")[: len(pooled)], bias=bool(self.rng.random() < 0.5)
+        )
+        self.add(classes, *pooled, key="classes")
 
     def network(self) -> Network:
         return Network(tuple(self.nodes))
@@ -156,13 +184,13 @@ def trained(made: Network, seed: int, x: torch.Tensor) -> Weights:
             match name.rsplit("/", 1)[-1]:
                 case "gain":
                     tensor.copy_(noise)
-                case "offset":
+                case "offset" | "bias":
                     tensor.copy_(noise * 0.7)
                 case "mean":
                     tensor.add_(noise)
                 case "variance":
                     tensor.mul_((noise * 0.5).exp())
-                case "log2_scale" | "max_abs":
+                case "log2_range" | "max_abs":
                     tensor.add_(noise.abs() * 0.3)
     return weights
 

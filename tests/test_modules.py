@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from bitwright.errors import InvalidNetwork
+from bitwright.errors import ConfigError, InvalidNetwork
 from bitwright.modules import Training, Weights, forward, run, tensor_names
 from bitwright.network import (
     Activation,
@@ -30,6 +30,7 @@ from bitwright.network import (
 )
 from bitwright.quantizers import Levels
 from bitwright.quantizers.binary import Binary
+from bitwright.quantizers.clipped import Clipped
 from bitwright.quantizers.fixed_point import FixedPoint
 from bitwright.quantizers.real import Real
 from bitwright.quantizers.relu import Relu
@@ -462,14 +463,14 @@ def test_a_fixed_activation_scale_costs_nothing_but_a_rescaled_gain():
 
 def test_a_learned_activation_scale_starts_with_its_highest_code_at_four_deviations():
     weights = Weights([normalisation(Uniform(4, signed=False, step="learned"))])
-    assert weights["norm/log2_scale"].item() == torch.tensor(4 / 15).log2().item()
+    assert weights["norm/log2_range"].item() == 2.0
 
 
 def test_a_learned_weight_scale_starts_at_the_largest_magnitude():
     net = network(Input((2, 3, 3)), (Conv2d(4, 3, Uniform(4, step="learned", per_channel=True)), (0,), "conv"))
     weights = Weights([net])
     largest = weights["conv"].detach().abs().amax((1, 2, 3), keepdim=True)
-    assert torch.equal(weights["conv/log2_scale"], (largest / 7).log2())
+    assert torch.allclose(weights["conv/log2_range"], largest.log2(), rtol=0, atol=1e-6)
 
 
 def test_the_gradient_of_a_learned_scale_is_divided_by_the_root_of_what_it_sums_over():
@@ -478,13 +479,13 @@ def test_the_gradient_of_a_learned_scale_is_divided_by_the_root_of_what_it_sums_
         (Activation(Uniform(3, narrow=False, step="learned")), (0,), "act"),
     )
     weights = Weights([net])
-    set_(weights, "act/log2_scale", 1.0)
+    set_(weights, "act/log2_range", 3.0)  # a step of 2
     pixels = torch.arange(0, 24, 3, dtype=torch.uint8).reshape(1, 1, 2, 4)
     run(net, weights, pixels, training=Training())[-1].real.sum().backward()
     x = torch.arange(0, 24, 3).double() - 4
     codes = (x / 2).round().clamp(-4, 3)
     terms = torch.where((x / 2).round() == codes, codes - x / 2, codes) * 2 * math.log(2)
-    assert weights["act/log2_scale"].grad.item() == pytest.approx(terms.sum().item() / math.sqrt(8 * 3), rel=1e-6)
+    assert weights["act/log2_range"].grad.item() == pytest.approx(terms.sum().item() / math.sqrt(8 * 3), rel=1e-6)
 
 
 def test_a_measured_activation_scale_follows_the_maxima_of_the_batches():
@@ -695,7 +696,7 @@ def test_weights_survive_a_safetensors_file_bit_for_bit(tmp_path):
     restored.load_state_dict(load_file(tmp_path / "weights.safetensors"))
     assert sorted(restored.state_dict()) == [
         "conv",
-        "conv/log2_scale",
+        "conv/log2_range",
         "norm/gain",
         "norm/max_abs",
         "norm/mean",
@@ -714,7 +715,7 @@ def test_weights_survive_a_safetensors_file_bit_for_bit(tmp_path):
         ((Conv2d(3, 3, Binary(), blocks=("a",)), (0,), "conv"), "conv/a"),
         ((DepthwiseConv2d(3, Ternary()), (0,), "depthwise"), "depthwise"),
         ((BatchNorm(), (0,), "norm"), "norm/gain"),
-        ((Activation(Uniform(4, step="learned")), (0,), "act"), "act/log2_scale"),
+        ((Activation(Uniform(4, step="learned")), (0,), "act"), "act/log2_range"),
     ],
 )
 def test_a_missing_tensor_is_an_error_that_names_it(node, name):
@@ -740,7 +741,7 @@ def test_tensor_names_include_learned_scales_and_blocks_once():
         (Activation(quantizer), (1,), "act"),
         (Conv2d(2, 3, quantizer, blocks=("a", "b")), (2, 2), "conv"),
     )
-    assert tensor_names(net) == ["conv/a", "conv/b", "conv/log2_scale", "act/log2_scale"]
+    assert tensor_names(net) == ["conv/a", "conv/b", "conv/log2_range", "act/log2_range"]
 
 
 def test_latents_name_the_quantizer_and_fans_of_every_quantized_weight():
@@ -857,3 +858,148 @@ def test_vectors_are_inputs_too():
     weights, x = Weights([net]), torch.arange(8, dtype=torch.uint8).reshape(2, 4)
     expected = x.float() @ binary(weights["w"].detach()).T
     assert torch.equal(run(net, weights, x)[1].real, expected)
+
+
+# what float checkpoints and shared scales need
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [7, 8])
+def test_half_padding_is_pytorch_s(kernel, stride, size):
+    dense = Conv2d(4, kernel, Real(), stride, padding="half")
+    net = network(
+        Input((3, size, size), scale=(1.0,)),
+        (dense, (0,), "dense"),
+        (DepthwiseConv2d(kernel, Real(), stride, padding="half"), (1,), "depthwise"),
+    )
+    weights, pixels = Weights([net]), images(2, 3, size, size)
+    half = kernel // 2
+    wanted = F.conv2d(pixels.float(), weights["dense"], stride=stride, padding=half)
+    wanted = F.conv2d(wanted, weights["depthwise"], stride=stride, padding=half, groups=4)
+    assert torch.allclose(run(net, weights, pixels)[-1].real, wanted, rtol=1e-4, atol=1e-2)
+
+
+def test_half_padding_wants_an_odd_kernel():
+    with pytest.raises(InvalidNetwork, match="half of an even kernel, 2"):
+        _ = network(Input((1, 4, 4)), (Conv2d(1, 2, Real(), padding="half"), (0,), "conv")).shapes
+
+
+@pytest.mark.parametrize("quantizer", [Real(), Uniform(4, per_channel=True)])
+@pytest.mark.parametrize("step", [1.0, 1 / 128])
+def test_a_real_normalisation_is_pytorch_s(quantizer, step):
+    """In training and evaluation it sees the real numbers, whatever the scales of inputs and weights."""
+    net = network(
+        Input((3, 6, 6), (128.0,), (step,)),
+        (Conv2d(4, 3, quantizer), (0,), "conv"),
+        (BatchNorm(epsilon=1e-3, real=True), (1,), "norm"),
+    )
+    weights, pixels = scattered(Weights([net])), images(16, 3, 6, 6)
+    layer = torch.nn.BatchNorm2d(4, eps=1e-3)
+    with torch.no_grad():
+        layer.weight.copy_(weights["norm/gain"])
+        layer.bias.copy_(weights["norm/offset"])
+        layer.running_mean.copy_(weights.statistics("norm")[0])
+        layer.running_var.copy_(weights.statistics("norm")[1])
+        latent = weights["conv"]
+        if quantizer.levels is not None:
+            largest = latent.abs().amax((1, 2, 3), keepdim=True)
+            latent = (latent / largest * 7).round() * largest / 7
+        real = F.conv2d((pixels.float() - 128) * step, latent, padding=1)
+        for training in (None, Training(momentum=0.1)):
+            ours = run(net, weights, pixels, training=training)[-1].real
+            assert torch.allclose(ours, layer.train(training is not None)(real), rtol=1e-3, atol=1e-3)
+        assert torch.allclose(weights.statistics("norm")[0], layer.running_mean, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(weights.statistics("norm")[1], layer.running_var, rtol=1e-4)
+
+
+def test_a_scale_per_channel_learns_from_its_own_channel():
+    act = Uniform(3, signed=False, step="learned", per_channel=True, scale_gradient="plain")
+    net = network(Input((2, 3, 3), (128.0,), (1 / 64,)), (BatchNorm(act, real=True), (0,), "norm"))
+    weights, pixels = Weights([net]), images(4, 2, 3, 3)
+    ranges = torch.tensor([0.5, 1.5])
+    set_(weights, "norm/log2_range", ranges.log2())
+    run(net, weights, pixels, training=Training())[-1].real.sum().backward()
+    gradient = weights["norm/log2_range"].grad.flatten()
+    real = (pixels.double() - 128) / 64
+    for channel in range(2):
+        x, step = real[:, channel], float(ranges[channel]) / 7
+        normal = (x - x.mean()) / (x.var(unbiased=False) + 1e-5).sqrt() / step
+        codes = normal.round().clamp(0, 7)
+        terms = torch.where(normal.round() == codes, codes - normal, codes) * step * math.log(2)
+        assert gradient[channel].item() == pytest.approx(terms.sum().item(), rel=1e-4)
+
+
+def group_of_two():
+    act = Uniform(4, narrow=False, step="learned", start=10.0)
+    return network(
+        Input((3, 6, 6), (128.0,), (1 / 64,)),
+        (Conv2d(4, 3, Uniform(4)), (0,), "a"),
+        (BatchNorm(act, real=True, scale_key="group"), (1,), "a/norm"),
+        (Conv2d(4, 3, Uniform(4)), (2,), "b"),
+        (BatchNorm(act, real=True, scale_key="group"), (3,), "b/norm"),
+        (Add(act.levels), (2, 4), "add"),
+    )
+
+
+def test_a_group_shares_one_scale_and_its_sums_saturate():
+    net = group_of_two()
+    weights, pixels = scattered(Weights([net])), images(8, 3, 6, 6)
+    assert tensor_names(net).count("group/log2_range") == 1
+    assert not {"a/norm/log2_range", "b/norm/log2_range"} & set(weights.state_dict())
+    set_(weights, "group/log2_range", 0.3)
+    for training in (None, Training()):
+        values = run(net, weights, pixels, training=training)
+        assert values[2].scale.item() == pytest.approx(2**0.3 / 8)
+        assert torch.equal(values[5].codes, (values[2].codes + values[4].codes).clamp(-8, 7))
+        assert values[5].codes.detach().max() == 7
+    values[5].real.sum().backward()
+    assert weights["group/log2_range"].grad is not None
+
+
+@pytest.mark.parametrize("shift", [0, 2, 6])
+def test_a_pool_with_a_shift_rounds_down(shift):
+    net = network(Input((2, 5, 5), (128.0,), (0.5,)), (GlobalSumPool(shift, 8.0), (0,)))
+    pixels = images(4, 2, 5, 5)
+    total = (pixels.long() - 128).sum((2, 3))
+    for training in (None, Training()):
+        value = run(net, Weights([net]), pixels, training=training)[-1]
+        assert torch.equal(value.codes.long(), total >> shift)
+        assert value.scale == 0.5 * 2**shift / 8
+    low, high, _ = net.ranges[-1]
+    assert (low, high) == (-128 * 25 >> shift, 127 * 25 >> shift)
+
+
+def test_a_bias_is_rounded_to_units_of_the_accumulator_and_clipped_to_its_bits():
+    net = network(Input((6,), (128.0,), (0.25,)), (Linear(3, Uniform(3), bias=True), (0,), "classes"))
+    weights, pixels = Weights([net]), images(4, 6)
+    largest = weights["classes"].detach().abs().max()
+    unit = 0.25 * largest.item() / 3
+    set_(weights, "classes/bias", [10.4 * unit, -3.6 * unit, 1e6])
+    value = run(net, weights, pixels)[-1]
+    codes = (weights["classes"].detach() / largest * 3).round()
+    product = (pixels.float() - 128) @ codes.T
+    bits = math.ceil(math.log2((128 + 127) * 6 * 3 + 1))
+    assert torch.equal(value.codes - product, torch.tensor([10.0, -4.0, 2 ** (bits - 1) - 1]).expand(4, 3))
+    assert net.ranges[-1].highest == 128 * 6 * 3 + 2 ** (bits - 1) - 1
+    run(net, weights, pixels, training=Training())[-1].real.sum().backward()
+    assert torch.allclose(weights["classes/bias"].grad, torch.tensor([4.0, 4.0, 0.0]))
+
+
+def test_several_draws_of_dropout_stand_one_behind_the_other():
+    net = network(Input((50,), scale=(1.0,)), (Dropout(0.4, samples=3), (0,)))
+    weights, pixels = Weights([net]), torch.full((5, 50), 10, dtype=torch.uint8)
+    assert run(net, weights, pixels)[-1].codes.shape == (5, 50)
+    assert run(net, weights, pixels, training=Training())[-1].codes.shape == (5, 50)
+    dropped = run(net, weights, pixels, training=Training(generator()))[-1].codes
+    assert dropped.shape == (15, 50)
+    assert not torch.equal(dropped[:5], dropped[5:10])
+    assert torch.allclose(dropped.unique(), torch.tensor([0.0, 10 / 0.6]))
+
+
+def test_clipped_reals_are_relu6_unless_told_otherwise():
+    x = torch.linspace(-20, 20, 81, requires_grad=True)
+    assert torch.equal(Clipped().codes(x), F.relu6(x))
+    assert torch.equal(Clipped(-10.0, 10.0).codes(x), F.hardtanh(x, -10, 10))
+    with pytest.raises(ConfigError, match="low < high"):
+        Clipped(1.0, 1.0)

@@ -27,7 +27,7 @@ from bitwright.network import (
     Range,
     Shift2d,
     SumPool2d,
-    same_padding,
+    pads,
 )
 from bitwright.quantizers import Fans, Levels
 from bitwright.quantizers.binary import Binary
@@ -49,19 +49,19 @@ def network(*nodes, auxiliary=None):
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 7])
-def test_same_padding_is_the_rule_of_tensorflow(kernel, stride):
+def test_pads_is_the_rule_of_tensorflow(kernel, stride):
     for size in range(1, 21):
         total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
-        before, after = same_padding(size, kernel, stride)
+        before, after = pads(size, kernel, stride)
         assert before + after == total
         assert after - before in (0, 1)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 7])
-def test_same_padding_yields_one_output_per_stride(kernel, stride):
+def test_pads_yields_one_output_per_stride(kernel, stride):
     for size in range(1, 21):
-        padded = size + sum(same_padding(size, kernel, stride))
+        padded = size + sum(pads(size, kernel, stride))
         assert (padded - kernel) // stride + 1 == math.ceil(size / stride)
 
 
@@ -76,8 +76,8 @@ def test_same_padding_yields_one_output_per_stride(kernel, stride):
         (8, 1, 2, (0, 0)),
     ],
 )
-def test_same_padding_of_the_layers_of_the_originals(size, kernel, stride, padding):
-    assert same_padding(size, kernel, stride) == padding
+def test_pads_of_the_layers_of_the_originals(size, kernel, stride, padding):
+    assert pads(size, kernel, stride) == padding
 
 
 # shapes

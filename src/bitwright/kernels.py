@@ -120,3 +120,57 @@ def keep_freed_memory() -> None:
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def synchronised_batch_norm(
+    x: Tensor,
+    statistics: tuple[Tensor, Tensor] | None,
+    gain: Tensor,
+    offset: Tensor,
+    momentum: float,
+    epsilon: float,
+) -> Tensor:
+    """Batch normalisation of x: (N, C, ...) by the statistics of the batches of all ranks of torch.distributed.
+
+    It differentiates through the sums, so that gradients averaged over the ranks are those of one large batch. Batches
+    may have different sizes. torch's SyncBatchNorm does the same on CUDA alone. Sums are in float32 at least.
+    """
+    narrow = x.dtype
+    x = x.float() if narrow == torch.bfloat16 else x
+    axes = (0, *range(2, x.dim()))
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    mine = x.new_full((1,), x.numel() / x.shape[1])
+    total = _sum_over_ranks(torch.cat([x.sum(axes), mine]))
+    count = total[-1].detach()
+    mean = total[:-1] / count
+    centred = x - mean.reshape(shape)
+    squares = _sum_over_ranks(centred.square().sum(axes))
+    variance = squares / count
+    if statistics is not None and momentum:
+        with torch.no_grad():
+            statistics[0].lerp_(mean.detach(), momentum)
+            statistics[1].lerp_(variance.detach() * count / (count - 1), momentum)
+    scaled = (gain * torch.rsqrt(variance + epsilon)).reshape(shape)
+    return torch.addcmul(offset.reshape(shape), centred, scaled).to(narrow)
+
+
+def _sum_over_ranks(x: Tensor) -> Tensor:
+    total: Tensor = _SumOverRanks.apply(x)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over all ranks. What each rank loses by it, all lose by what each rank adds."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        torch.distributed.all_reduce(total)
+        return total

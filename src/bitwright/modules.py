@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import InvalidNetwork
-from .kernels import average_pool2d, depthwise_conv2d, sum_pool2d
+from .kernels import average_pool2d, depthwise_conv2d, sum_pool2d, synchronised_batch_norm
 from .network import (
     Activation,
     Add,
@@ -34,16 +34,19 @@ from .network import (
     Linear,
     MaxPool2d,
     Network,
+    Node,
+    Padding,
     Shift2d,
     SumPool2d,
     WeightShape,
-    same_padding,
+    bias_range,
+    pads,
 )
 from .normalisation import Line, finest_factor, line
 from .quantizers import Fans, Quantized, Quantizer, Scale, quantize, saturate, straight_through
 
 EXACT_IN_FLOAT32 = 2**24  # integers below it are exact, and so is any sum whose partial sums stay below it
-LEARNED_RANGE = 4.0  # a learned activation scale starts with its highest code at this many standard deviations
+FIRST_RANGE = 4.0  # of an activation whose range is measured, before it is: so many standard deviations
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class Weights(nn.Module):
                         raise InvalidNetwork(f"{node.key}: blocks of different Glorot H have no sum; give H a number")
                     for block in blocks:
                         self._add_weight(block, quantizer, gain=1.0 if isinstance(node.op, Linear) else 2.0)
+                    if isinstance(node.op, Linear) and node.op.bias and f"{node.key}/bias" not in self._parameters:
+                        self.register_parameter(f"{node.key}/bias", nn.Parameter(torch.zeros(shape[0])))
                     self._add_scale(node.key, quantizer, [self[b.name] for b in blocks], blocks[0].fans)
                 case BatchNorm(activation=quantizer):
                     if f"{node.key}/gain" not in self._parameters:
@@ -92,9 +97,9 @@ class Weights(nn.Module):
                         if not self.shared:
                             self.register_buffer(f"{node.key}/mean", torch.zeros(shape[0]))
                             self.register_buffer(f"{node.key}/variance", torch.ones(shape[0]))
-                    self._add_scale(node.key, quantizer, [])
+                    self._add_activation_scale(scale_key(node), quantizer, shape)
                 case Activation(quantizer=quantizer):
-                    self._add_scale(node.key, quantizer, [])
+                    self._add_activation_scale(scale_key(node), quantizer, shape)
                 case _:
                     pass
 
@@ -115,20 +120,25 @@ class Weights(nn.Module):
         if quantizer.levels is not None:
             self.latents[weight.name] = Latent(quantizer, weight.fans)
 
-    def _add_scale(self, key: str, quantizer: Quantizer, latents: Sequence[Tensor], fans: Fans | None = None) -> None:
-        """A learned scale starts from the blocks it is first added with."""
-        levels = quantizer.levels
-        if levels is None:
+    def _add_scale(self, key: str, quantizer: Quantizer, latents: Sequence[Tensor], fans: Fans) -> None:
+        """A learned scale of weights, which starts from the blocks it is first added with."""
+        name = f"{key}/log2_range"
+        if quantizer.levels is not None and quantizer.learns_scale and name not in self._parameters:
+            scale = torch.as_tensor(quantizer.scale(_joined(latents), fans), dtype=torch.float32)
+            self.register_parameter(name, nn.Parameter((scale.detach() * quantizer.levels.magnitude).log2()))
+
+    def _add_activation_scale(self, key: str, quantizer: Quantizer, shape: tuple[int, ...]) -> None:
+        """The learned or measured scale of an activation of that shape."""
+        if quantizer.levels is None:
             return
         if quantizer.learns_scale:
-            name = f"{key}/log2_scale"
+            name, size = f"{key}/log2_range", (1, shape[0], *[1] * (len(shape) - 1)) if quantizer.per_channel else ()
             if name not in self._parameters:
-                start = quantizer.scale(_joined(latents), fans) if latents else LEARNED_RANGE / levels.highest
-                self.register_parameter(name, nn.Parameter(torch.as_tensor(start, dtype=torch.float32).detach().log2()))
-            return
-        measured = not latents and not isinstance(quantizer.scale(torch.zeros(1), None), float)
-        if measured and f"{key}/max_abs" not in self._buffers:
-            self.register_buffer(f"{key}/max_abs", torch.tensor(LEARNED_RANGE))
+                self.register_parameter(name, nn.Parameter(torch.full(size, quantizer.first_range).log2()))
+            elif self[name].shape != size:
+                raise InvalidNetwork(f"{name} has shape {tuple(self[name].shape)}, a network wants {size}")
+        elif not isinstance(quantizer.scale(torch.zeros(1), None), float) and f"{key}/max_abs" not in self._buffers:
+            self.register_buffer(f"{key}/max_abs", torch.tensor(FIRST_RANGE))
 
     def __getitem__(self, name: str) -> Tensor:
         """The latent tensor of that name."""
@@ -153,6 +163,11 @@ class Weights(nn.Module):
         return running
 
 
+def scale_key(node: Node) -> str:
+    """The name of the scale of an activation."""
+    return (node.op.scale_key if isinstance(node.op, BatchNorm) else "") or node.key
+
+
 def tensor_names(network: Network) -> list[str]:
     """The names of the trained tensors that `network` uses, each once."""
     names: dict[str, None] = {}
@@ -160,6 +175,8 @@ def tensor_names(network: Network) -> list[str]:
         match node.op:
             case Conv2d(weight=quantizer) | DepthwiseConv2d(weight=quantizer) | Linear(weight=quantizer):
                 names.update(dict.fromkeys(w.name for w in network.weights(position)))
+                if isinstance(node.op, Linear) and node.op.bias:
+                    names[f"{node.key}/bias"] = None
             case BatchNorm(activation=quantizer):
                 names[f"{node.key}/gain"] = names[f"{node.key}/offset"] = None
             case Activation(quantizer=quantizer):
@@ -167,7 +184,7 @@ def tensor_names(network: Network) -> list[str]:
             case _:
                 continue
         if quantizer.learns_scale:
-            names[f"{node.key}/log2_scale"] = None
+            names[f"{scale_key(node)}/log2_range"] = None
     return list(names)
 
 
@@ -178,11 +195,13 @@ class Training:
     generator: draws of dropout and stochastic quantizers; None leaves all of them out, as calibration does.
     drop_path: the run's drop-path rate, which every DropPath node scales by its own.
     momentum: the part of the running statistics that this batch replaces.
+    synchronised: batch statistics are those of the batches of all ranks of torch.distributed together.
     """
 
     generator: torch.Generator | None = None
     drop_path: float = 0.0
     momentum: float = 0.1
+    synchronised: bool = False
 
 
 def forward(
@@ -217,6 +236,7 @@ def run(
 ) -> list[Quantized | None]:
     """The value of every node; without `keep` only of the outputs (the others are None and their memory is free)."""
     values: list[Quantized | None] = []
+    learned: dict[str, Tensor] = {}  # activation scales: those that nodes share must be one tensor
     joined: dict[tuple[int, ...], Quantized] = {}  # the output of a cell, which the next two cells concatenate
     doomed: dict[int, list[int]] = {}
     if not keep:
@@ -231,7 +251,7 @@ def run(
             if node.inputs not in joined:
                 joined[node.inputs] = _concat(inputs)
             inputs = [joined[node.inputs]]
-        values.append(_run_node(network, position, weights, inputs, x, training, dtype))
+        values.append(_run_node(network, position, weights, inputs, x, training, dtype, learned))
         for i in doomed.get(position, ()):
             values[i] = None
             for key in [key for key in joined if i in key]:
@@ -247,6 +267,7 @@ def _run_node(
     x: Tensor,
     training: Training | None,
     dtype: torch.dtype,
+    learned: dict[str, Tensor],
 ) -> Quantized:
     node = network.nodes[position]
     generator = None if training is None else training.generator
@@ -256,36 +277,41 @@ def _run_node(
             if op.is_integer:
                 return Quantized(centred.to(dtype), scale[0])
             return Quantized(centred.mul_(_channelwise(scale, x.dim(), x.device)).to(dtype), 1.0)
-        case Conv2d(kernel=kernel, weight=quantizer, stride=stride):
+        case Conv2d(kernel=kernel, weight=quantizer, stride=stride, padding=border):
             a = _of_one_scale(inputs[0])
             w = _weight(network, position, weights, quantizer, training)
-            codes, padding = _padded(a.codes, kernel, stride)
-            result = F.conv2d(codes, w.codes.to(codes.dtype), stride=stride, padding=padding)
-            return Quantized(result, _product(a.scale, w.scale))
-        case DepthwiseConv2d(kernel=kernel, weight=quantizer, stride=stride):
+            w, product = _scaled_weight(network, position, w, a, training)
+            codes, zeros = _padded(a.codes, kernel, stride, border)
+            return Quantized(F.conv2d(codes, w.codes.to(codes.dtype), stride=stride, padding=zeros), product)
+        case DepthwiseConv2d(kernel=kernel, weight=quantizer, stride=stride, padding=border):
             (a,) = inputs
             w = _weight(network, position, weights, quantizer, training)
-            codes, padding = _padded(a.codes, kernel, stride)
-            result = depthwise_conv2d(codes, w.codes.to(codes.dtype), stride, padding)
-            return Quantized(result, _product(a.scale, w.scale))
-        case Linear(weight=quantizer):
+            w, product = _scaled_weight(network, position, w, a, training)
+            codes, zeros = _padded(a.codes, kernel, stride, border)
+            return Quantized(depthwise_conv2d(codes, w.codes.to(codes.dtype), stride, zeros), product)
+        case Linear(weight=quantizer, bias=bias):
             a = _of_one_scale(inputs[0])
             w = _weight(network, position, weights, quantizer, training)
-            codes = _float(a.codes)
-            return Quantized(F.linear(codes, w.codes.to(codes.dtype)), _product(a.scale, w.scale))
-        case BatchNorm(activation=quantizer, epsilon=epsilon):
-            if training is None and (requantized := normalisation_line(network, position, weights)) is not None:
-                units = requantized(inputs[0].codes).to(weights[f"{node.key}/gain"].dtype)
-                return Quantized(quantizer.codes(units), deployed_scale(node.key, weights, quantizer))
-            return _batch_norm(node.key, weights, inputs[0].codes, quantizer, epsilon, training)
+            codes, product = _float(a.codes), _product(a.scale, w.scale)
+            result = F.linear(codes, w.codes.to(codes.dtype))
+            return Quantized(result + bias_units(network, position, weights, product) if bias else result, product)
+        case BatchNorm(activation=quantizer):
+            (a,) = inputs
+            if (
+                training is None
+                and (requantized := normalisation_line(network, position, weights, a.scale)) is not None
+            ):
+                units = requantized(a.codes).to(weights[f"{node.key}/gain"].dtype)
+                return Quantized(quantizer.codes(units), deployed_scale(node, weights))
+            return _batch_norm(node, weights, a.real if node.op.real else a.codes, training, learned)
         case Activation(quantizer=quantizer):
             (a,) = inputs
             if quantizer.levels is None:
                 return Quantized(quantizer.codes(a.real), 1.0)
             if training is None and network.ranges[node.inputs[0]] is not None and _scalar(a.scale):
-                deployed = deployed_scale(node.key, weights, quantizer)
+                deployed = deployed_scale(node, weights)
                 return Quantized(quantizer.codes(a.codes.float() * units_per_code(a.scale, deployed)), deployed)
-            step = _activation_scale(node.key, weights, quantizer, a.real, training)
+            step = _activation_scale(scale_key(node), weights, quantizer, a.real, training, learned)
             if isinstance(step, float) and isinstance(a.scale, float):
                 units = a.codes if step == a.scale else a.codes * (a.scale / step)
                 return Quantized(
@@ -310,11 +336,14 @@ def _run_node(
             (a,) = inputs
             codes, padding = _padded(a.codes, kernel, stride)
             return Quantized(sum_pool2d(codes, kernel, stride, padding), _product(a.scale, 1 / kernel**2))
-        case GlobalSumPool():
+        case GlobalSumPool(shift=shift):
             (a,) = inputs
-            _, _, height, width = a.codes.shape
             per_map = a.scale if isinstance(a.scale, float) or a.scale.dim() < 2 else a.scale.flatten(1)
-            return Quantized(_float(a.codes).sum((2, 3)), _product(per_map, 1 / (height * width)))
+            total = _float(a.codes).sum((2, 3))
+            if shift:
+                exact = total * 2.0**-shift
+                total = exact + (exact.detach().floor() - exact.detach()) if training else exact.floor()
+            return Quantized(total, _product(per_map, pooled_scale(node.op, a.codes.shape[2:])))
         case Add(saturate=levels):
             left, right = inputs
             if not _same(left.scale, right.scale):
@@ -334,20 +363,44 @@ def _run_node(
             per_image = (len(a.codes), *[1] * (a.codes.dim() - 1))
             kept = torch.rand(per_image, generator=generator, device=a.codes.device) >= dropped
             return Quantized(a.codes * kept.to(a.codes.dtype).div_(1 - dropped), a.scale)
-        case Dropout(rate=rate):
+        case Dropout(rate=rate, samples=samples):
             (a,) = inputs
             if generator is None or rate == 0.0:
                 return a
-            kept = torch.rand(a.codes.shape, generator=generator, device=a.codes.device) >= rate
-            return Quantized(a.codes * kept.to(a.codes.dtype).div_(1 - rate), a.scale)
+            codes = a.codes if samples == 1 else a.codes.repeat(samples, *[1] * (a.codes.dim() - 1))
+            kept = torch.rand(codes.shape, generator=generator, device=codes.device) >= rate
+            return Quantized(codes * kept.to(codes.dtype).div_(1 - rate), a.scale)
         case _:
             assert_never(node.op)
 
 
-def normalisation_line(network: Network, position: int, weights: Weights) -> Line | None:
+def pooled_scale(op: GlobalSumPool, image: Sequence[int]) -> float:
+    """What the scale of an image of (height, width) is multiplied by when it is pooled."""
+    return 2.0**op.shift / (math.prod(image) if op.divisor is None else op.divisor)
+
+
+def bias_units(network: Network, position: int, weights: Weights, scale: Scale) -> Tensor:
+    """The bias of a Linear in units of its accumulator, (features,): integers where that holds integers.
+
+    The gradient passes the rounding, and the clipping where nothing is clipped.
+    """
+    node = network.nodes[position]
+    assert isinstance(node.op, Linear)
+    bias = weights[f"{node.key}/bias"]
+    units = bias if isinstance(scale, float) and scale == 1.0 else bias / torch.as_tensor(scale).flatten()
+    product = network.product_ranges[position]
+    if product is None:
+        return units
+    allowed = bias_range(product)
+    clipped = units.clamp(allowed.lowest, allowed.highest)
+    return clipped + (clipped.detach().round() - clipped.detach())
+
+
+def normalisation_line(network: Network, position: int, weights: Weights, unit: Scale = 1.0) -> Line | None:
     """The canonical expression of the BatchNorm at `position` in evaluation.
 
-    None where its input is real, it has no quantizer, or the store keeps no running statistics.
+    unit: the scale of the accumulators that it reads. None where its input is real, it has no quantizer, or the store
+    keeps no running statistics.
     """
     node = network.nodes[position]
     assert isinstance(node.op, BatchNorm)
@@ -359,10 +412,11 @@ def normalisation_line(network: Network, position: int, weights: Weights) -> Lin
         weights[f"{node.key}/offset"].detach(),
         *statistics,
         node.op.epsilon,
-        deployed_scale(node.key, weights, node.op.activation),
+        deployed_scale(node, weights),
         node.op.activation.levels,
         _finest_factor(network, node.inputs[0]),
         accumulator.magnitude,
+        _flat(unit) if node.op.real else 1.0,
     )
 
 
@@ -385,10 +439,17 @@ def _finest_factor(network: Network, position: int) -> int:
             return 1
 
 
-def deployed_scale(key: str, weights: Weights, quantizer: Quantizer) -> Scale:
-    """The scale of an activation outside training."""
+def deployed_scale(node: Node, weights: Weights) -> Scale:
+    """The scale of an activation or a normalisation's activation outside training."""
+    assert isinstance(node.op, BatchNorm | Activation)
+    quantizer = node.op.activation if isinstance(node.op, BatchNorm) else node.op.quantizer
     with torch.no_grad():
-        return _activation_scale(key, weights, quantizer, torch.empty(0), None)
+        return _activation_scale(scale_key(node), weights, quantizer, torch.empty(0), None, {})
+
+
+def _flat(scale: Scale) -> Scale:
+    """One scale, or one per channel: (C,)."""
+    return scale if isinstance(scale, float) else scale.flatten()
 
 
 def _scalar(scale: Scale) -> bool:
@@ -396,23 +457,28 @@ def _scalar(scale: Scale) -> bool:
 
 
 def _batch_norm(
-    key: str, weights: Weights, codes: Tensor, quantizer: Quantizer, epsilon: float, training: Training | None
+    node: Node, weights: Weights, x: Tensor, training: Training | None, learned: dict[str, Tensor]
 ) -> Quantized:
-    gain, offset = weights[f"{key}/gain"], weights[f"{key}/offset"]
-    statistics = weights.statistics(key)
+    """Normalisation of accumulators, or of the real numbers that they mean, and its activation."""
+    assert isinstance(node.op, BatchNorm)
+    quantizer, epsilon = node.op.activation, node.op.epsilon
+    gain, offset = weights[f"{node.key}/gain"], weights[f"{node.key}/offset"]
+    statistics = weights.statistics(node.key)
     narrow = gain.dtype
-    if codes.dtype == torch.float64 and narrow != torch.float64:  # accumulators that float32 does not hold
+    if x.dtype == torch.float64 and narrow != torch.float64:  # accumulators that float32 does not hold
         gain, offset = gain.double(), offset.double()
         statistics = statistics and (statistics[0].double(), statistics[1].double())
-    fixed = None if quantizer.levels is None or quantizer.learns_scale else quantizer.scale(codes.new_zeros(1), None)
+    fixed = None if quantizer.levels is None or quantizer.learns_scale else quantizer.scale(x.new_zeros(1), None)
     if isinstance(fixed, float) and fixed != 1.0:  # the normalisation then gives code units at no cost
         gain, offset = gain / fixed, offset / fixed
     if training is None and statistics is not None:
-        normal = F.batch_norm(codes, *statistics, gain, offset, False, 0.0, epsilon)
+        normal = F.batch_norm(x, *statistics, gain, offset, False, 0.0, epsilon)
+    elif training is not None and training.synchronised:
+        normal = synchronised_batch_norm(x, statistics, gain, offset, training.momentum, epsilon)
     else:
         momentum = 0.0 if training is None else training.momentum
         mean, variance = statistics or (None, None)
-        normal = F.batch_norm(codes, mean, variance, gain, offset, True, momentum, epsilon)
+        normal = F.batch_norm(x, mean, variance, gain, offset, True, momentum, epsilon)
     if normal.dtype == torch.float64:
         normal = normal.to(narrow)
     generator = None if training is None else training.generator
@@ -421,7 +487,7 @@ def _batch_norm(
     if isinstance(fixed, float):
         codes = straight_through(quantizer, normal, training=generator is not None, generator=generator)
         return Quantized(codes, fixed)
-    scale = _activation_scale(key, weights, quantizer, normal, training)
+    scale = _activation_scale(scale_key(node), weights, quantizer, normal, training, learned)
     return quantize(quantizer, normal, scale, training=generator is not None, generator=generator)
 
 
@@ -442,7 +508,7 @@ def _weight(
         return Quantized(latent, 1.0)
     scale: Scale
     if quantizer.learns_scale:
-        scale = _learned(weights[f"{network.nodes[position].key}/log2_scale"], latent.numel(), quantizer, training)
+        scale = _learned(weights[f"{network.nodes[position].key}/log2_range"], latent.numel(), quantizer, training)
     else:
         scale = quantizer.scale(latent, shapes[0].fans)
     generator = None if training is None else training.generator
@@ -452,9 +518,35 @@ def _weight(
     return Quantized(codes, scale)
 
 
-def _activation_scale(key: str, weights: Weights, quantizer: Quantizer, x: Tensor, training: Training | None) -> Scale:
+def _scaled_weight(
+    network: Network, position: int, w: Quantized, a: Quantized, training: Training | None
+) -> tuple[Quantized, Scale]:
+    """What a convolution multiplies, and the scale of its result.
+
+    In training, where a normalisation wants real numbers, the scales go into the weights: multiplying the result would
+    be another pass over memory.
+    """
+    scale = _product(a.scale, w.scale)
+    if training is None or not network.read_as_real[position] or a.codes.dtype != torch.float32:
+        return w, scale
+    if isinstance(scale, float):
+        return (w if scale == 1.0 else Quantized(w.codes * scale, 1.0)), 1.0
+    return Quantized(w.codes * (scale if scale.numel() == 1 else scale.reshape(-1, 1, 1, 1)), 1.0), 1.0
+
+
+def _activation_scale(
+    key: str,
+    weights: Weights,
+    quantizer: Quantizer,
+    x: Tensor,
+    training: Training | None,
+    learned: dict[str, Tensor],
+) -> Scale:
     if quantizer.learns_scale:
-        return _learned(weights[f"{key}/log2_scale"], x.numel(), quantizer, training)
+        if key not in learned:
+            parameter = weights[f"{key}/log2_range"]
+            learned[key] = _learned(parameter, x.numel() // parameter.numel(), quantizer, training)
+        return learned[key]
     fixed = quantizer.scale(torch.zeros(1), None)
     if isinstance(fixed, float):
         return fixed
@@ -467,13 +559,17 @@ def _activation_scale(key: str, weights: Weights, quantizer: Quantizer, x: Tenso
 
 
 def _learned(parameter: Tensor, count: int, quantizer: Quantizer, training: Training | None) -> Tensor:
-    """The learned scale. In training its gradient, a sum over `count` numbers, is scaled down (Esser et al. 2020, LSQ,
-    section 2.2)."""
-    if training is None:
-        return parameter.detach().exp2()
+    """The learned scale, of which log2 of what the largest code stands for is kept: that suits any number of bits.
+
+    Its gradient, a sum over `count` numbers, may be scaled down as LSQ does.
+    """
     assert quantizer.levels is not None
-    tame = 1 / math.sqrt(max(count, 1) * quantizer.levels.highest)
-    return (parameter * tame + (parameter * (1 - tame)).detach()).exp2()
+    if training is None:
+        parameter = parameter.detach()
+    elif quantizer.tames_scale_gradient:
+        tame = 1 / math.sqrt(max(count, 1) * quantizer.levels.highest)
+        parameter = parameter * tame + (parameter * (1 - tame)).detach()
+    return parameter.exp2() / quantizer.levels.magnitude
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
@@ -504,10 +600,10 @@ def _channelwise(values: tuple[float, ...], dimensions: int, device: torch.devic
     return torch.tensor(values, device=device).reshape(1, -1, *[1] * (dimensions - 2))
 
 
-def _padded(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> tuple[Tensor, int]:
+def _padded(x: Tensor, kernel: int, stride: int, padding: Padding = "same", value: float = 0.0) -> tuple[Tensor, int]:
     """`x` and the padding still to be put on all four sides; `x` is padded here where the sides differ."""
-    top, bottom = same_padding(x.shape[2], kernel, stride)
-    left, right = same_padding(x.shape[3], kernel, stride)
+    top, bottom = pads(x.shape[2], kernel, stride, padding)
+    left, right = pads(x.shape[3], kernel, stride, padding)
     if top == bottom == left == right:
         return x, top
     return F.pad(x, (left, right, top, bottom), value=value), 0

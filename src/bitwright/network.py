@@ -4,8 +4,9 @@ One value serves everything: modules.py trains it, costs/ count it, spaces/ prod
 shared weights are kept under its node keys. The set of operations is closed; `assert_never` in each reader names
 what a new one must teach.
 
-Every spatial operation pads as "SAME" does in TensorFlow: the output measures ceil(input / stride), and an odd
-amount of padding puts the extra row and column at the bottom and right.
+Every spatial operation pads so that the output measures ceil(input / stride), as "SAME" does in TensorFlow: an odd
+amount of padding puts the extra row and column at the bottom and right. Convolutions can also pad as PyTorch's networks
+do, by half the kernel on every side; with a stride the two read different pixels.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .quantizers import Fans, Levels, Quantizer
 from .quantizers.real import Real
 
 Shape = tuple[int, ...]  # without the batch axis: (C, H, W) or (F,)
+Padding = Literal["same", "half"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Conv2d:
     """Convolution without bias. Several inputs are concatenated by channel, each with its own block of weights.
 
     blocks: a name for each input's block, so that a supernet shares blocks between different sets of inputs.
+    padding: "same", or "half" for (kernel - 1) / 2 zeros on every side.
     """
 
     filters: int
@@ -51,24 +54,31 @@ class Conv2d:
     weight: Quantizer
     stride: int = 1
     blocks: tuple[str, ...] = ("",)
+    padding: Padding = "same"
 
 
 @dataclass(frozen=True)
 class DepthwiseConv2d:
-    """One filter per channel, no bias."""
+    """One filter per channel, no bias. padding: as of Conv2d."""
 
     kernel: int
     weight: Quantizer
     stride: int = 1
+    padding: Padding = "same"
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A product with a weight matrix, no bias. Several inputs are concatenated, each with its own block of weights."""
+    """A product with a weight matrix. Several inputs are concatenated, each with its own block of weights.
+
+    bias: one number per feature is added. In a quantized network it is rounded to units of the accumulator and clipped
+    to as many bits as the accumulator has.
+    """
 
     features: int
     weight: Quantizer
     blocks: tuple[str, ...] = ("",)
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,11 +86,15 @@ class BatchNorm:
     """Batch normalisation with gain and offset, then a quantizer: the pair that lowers to thresholds.
 
     It reads accumulators in integer units and so needs no scale: what the convolution's scales would change,
-    the normalisation takes away.
+    the normalisation takes away. With `real` it reads the real numbers that they mean, so that statistics and epsilon
+    are those of a float network, whatever the bit widths.
+    scale_key: the name of the activation's scale where several nodes share one; the node's own key if empty.
     """
 
     activation: Quantizer = Real()
     epsilon: float = 1e-5
+    real: bool = False
+    scale_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +127,13 @@ class SumPool2d:
 
 @dataclass(frozen=True)
 class GlobalSumPool:
-    """Sum over the image: a global average pool whose division is left to the scale."""
+    """Sum over the image, then floor(sum / 2**shift): a global average pool whose division is left to the scale.
+
+    divisor: what the sum is divided by to mean the pooled number; None for the number of pixels, the true average.
+    """
+
+    shift: int = 0
+    divisor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -142,9 +162,14 @@ class DropPath:
 
 @dataclass(frozen=True)
 class Dropout:
-    """In training, single numbers are dropped with probability `rate`."""
+    """In training, single numbers are dropped with probability `rate`.
+
+    samples: how many copies of the batch, one behind the other, leave it in training, each with draws of its own
+    (multi-sample dropout, Inoue 2019, arXiv:1905.09788).
+    """
 
     rate: float
+    samples: int = 1
 
 
 Op = (
@@ -257,6 +282,25 @@ class Network:
         return ranges
 
     @cached_property
+    def product_ranges(self) -> list[Range | None]:
+        """What every Linear can hold before its bias is added; None for all other nodes."""
+        return [
+            _product([self.ranges[i] for i in node.inputs], node.op.weight, sum(self.shapes[i][0] for i in node.inputs))
+            if isinstance(node.op, Linear)
+            else None
+            for node in self.nodes
+        ]
+
+    @cached_property
+    def read_as_real(self) -> list[bool]:
+        """For every node whether a normalisation reads the real numbers that it means."""
+        read = [False] * len(self.nodes)
+        for node in self.nodes:
+            if isinstance(node.op, BatchNorm) and node.op.real:
+                read[node.inputs[0]] = True
+        return read
+
+    @cached_property
     def last_use(self) -> list[int]:
         """For every node the position of the last node that reads it (itself if none does)."""
         last = list(range(len(self.nodes)))
@@ -303,8 +347,10 @@ class Network:
                 return []
 
 
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+def pads(size: int, kernel: int, stride: int, padding: Padding = "same") -> tuple[int, int]:
     """(before, after) padding of one axis of `size` pixels."""
+    if padding == "half":
+        return (kernel - 1) // 2, (kernel - 1) // 2
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
@@ -338,6 +384,8 @@ def _shape(op: Op, inputs: Sequence[Shape]) -> Shape:
             if len(shape) not in (1, 3):
                 raise ValueError(f"an image has channels, height and width, a vector one size; got {shape}")
             return shape
+        case Conv2d(kernel=kernel, padding="half") | DepthwiseConv2d(kernel=kernel, padding="half") if kernel % 2 == 0:
+            raise ValueError(f"pads by half of an even kernel, {kernel}")
         case Conv2d(filters=filters, stride=stride):
             if len({s[1:] for s in inputs}) > 1:
                 raise ValueError(f"concatenates images of sizes {[s[1:] for s in inputs]}")
@@ -390,8 +438,12 @@ def _range(op: Op, inputs: Sequence[Range | None], shapes: Sequence[Shape], shap
             return _product(inputs, weight, sum(s[0] for s in shapes) * k * k)
         case DepthwiseConv2d(kernel=k, weight=weight):
             return _product(inputs, weight, k * k)
-        case Linear(weight=weight):
-            return _product(inputs, weight, sum(s[0] for s in shapes))
+        case Linear(weight=weight, bias=bias):
+            product = _product(inputs, weight, sum(s[0] for s in shapes))
+            if product is None or not bias:
+                return product
+            added = bias_range(product)
+            return Range.between(product.lowest + added.lowest, product.highest + added.highest)
         case BatchNorm(activation=quantizer) | Activation(quantizer=quantizer):
             return None if quantizer.levels is None else Range.of(quantizer.levels)
         case MaxPool2d() | DropPath() | Dropout():
@@ -400,8 +452,11 @@ def _range(op: Op, inputs: Sequence[Range | None], shapes: Sequence[Shape], shap
             return None
         case SumPool2d(kernel=k):
             return None if inputs[0] is None else _scaled(_with_zero(inputs[0]), k * k)
-        case GlobalSumPool():
-            return None if inputs[0] is None else _scaled(inputs[0], shapes[0][1] * shapes[0][2])
+        case GlobalSumPool(shift=shift):
+            if inputs[0] is None:
+                return None
+            pooled = _scaled(inputs[0], shapes[0][1] * shapes[0][2])
+            return Range.between(pooled.lowest >> shift, pooled.highest >> shift) if shift else pooled
         case Add(saturate=saturate):
             if inputs[0] is None or inputs[1] is None:
                 return None
@@ -419,6 +474,11 @@ def _range(op: Op, inputs: Sequence[Range | None], shapes: Sequence[Shape], shap
             return None if inputs[0] is None else _with_zero(inputs[0])
         case _:
             assert_never(op)
+
+
+def bias_range(product: Range) -> Range:
+    """The integers that a bias can be, which is added to products in that range: those of as many bits."""
+    return Range(-(2 ** (product.bits - 1)), 2 ** (product.bits - 1) - 1, product.bits)
 
 
 def _product(inputs: Sequence[Range | None], weight: Quantizer, terms: int) -> Range | None:

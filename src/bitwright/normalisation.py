@@ -79,13 +79,17 @@ def line(
     levels: Levels,
     factor: int,
     bound: int,
+    unit: Tensor | float = 1.0,
 ) -> Line:
     """The canonical expression of a batch normalisation and a quantizer with that step and those levels.
 
-    gain, offset, mean, variance: (C,). bound: on the magnitude of x.
+    gain, offset, mean, variance: (C,). bound: on the magnitude of x. unit: what 1 in x is to mean and variance, one
+    number or (C,). step: one number, or one per channel in any shape.
     """
     slope = gain.double() / (variance.double() + epsilon).sqrt()
     start = offset.double() - mean.double() * slope
+    slope = slope * (unit.double() if isinstance(unit, Tensor) else unit)
+    step = step.double().flatten() if isinstance(step, Tensor) else step
     slope, start = slope / step, start / step
     fine = (start * factor / slope).round()
     # a channel whose gain is (nearly) nothing beside its offset is constant

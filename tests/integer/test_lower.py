@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from bitwright.architecture import Architecture
 from bitwright.errors import LoweringError
+from bitwright.integer import graph as ig
 from bitwright.integer.compare import differences
 from bitwright.integer.graph import Conv, IntegerGraph, MatMul, MaxPool, MultiThreshold, Requantize
 from bitwright.integer.lower import lower, lowered
 from bitwright.integer.run import Executor
-from bitwright.modules import Weights, deployed_scale, forward, normalisation_line
+from bitwright.modules import Training, Weights, deployed_scale, forward, normalisation_line
 from bitwright.network import (
     Activation,
     Add,
@@ -33,6 +34,7 @@ from bitwright.network import (
     Shift2d,
     SumPool2d,
 )
+from bitwright.networks import named
 from bitwright.normalisation import Line
 from bitwright.quantizers import Levels, Quantizer
 from bitwright.quantizers.binary import Binary
@@ -207,8 +209,8 @@ def mistakes(
     """
     for name, each in zip(("gain", "offset", "mean", "variance"), values, strict=True):
         set_(weights, f"norm/{name}", each)
-    if "norm/log2_scale" in dict(weights.named_parameters()):
-        step = float(weights["norm/log2_scale"].detach().exp2())
+    if "norm/log2_range" in dict(weights.named_parameters()):
+        step = float(weights["norm/log2_range"].detach().exp2() / quantizer.levels.magnitude)
     elif isinstance(quantizer, Uniform) and quantizer.step == "max_abs":
         largest = max(-quantizer.levels.lowest, quantizer.levels.highest)
         step = float(np.float32(dict(weights.named_buffers())["norm/max_abs"].numpy() / np.float32(largest)))
@@ -267,8 +269,8 @@ def test_every_accumulator_gets_the_level_of_the_published_rule(quantizer):
         rng = np.random.default_rng([seed, len(repr(quantizer))])
         spread = 60.0 * inputs * {8: 50, 4: 4, 3: 2}.get(weight.bits, 1) / 2
         values = statistics(rng, 24, spread, quantizer)
-        if "norm/log2_scale" in dict(weights.named_parameters()):
-            set_(weights, "norm/log2_scale", rng.normal(-2, 1))
+        if "norm/log2_range" in dict(weights.named_parameters()):
+            set_(weights, "norm/log2_range", rng.normal(-2, 1))
         if "norm/max_abs" in dict(weights.named_buffers()):
             set_(weights, "norm/max_abs", np.exp(rng.normal(1, 1)))
         compared, wrong = mistakes(quantizer, made, weights, factor, values)
@@ -305,7 +307,7 @@ def test_the_multiplier_of_narrow_activations_is_the_nearest_float32(quantizer):
     values = statistics(np.random.default_rng(2), 24, 900.0, quantizer)
     for name, each in zip(("gain", "offset", "mean", "variance"), values, strict=True):
         set_(weights, f"norm/{name}", each)
-    step = deployed_scale("norm", weights, quantizer)
+    step = deployed_scale(made.nodes[2], weights)
     line = normalisation_line(made, 2, weights)
     assert line is not None
     with np.errstate(all="ignore"):
@@ -762,3 +764,29 @@ def test_a_value_that_two_edges_pool_alike_is_pooled_once():
     weights = trained(made, 0, x)
     assert first_difference(made, weights, x) is None
     assert sum(isinstance(node.op, MaxPool) for node in lower(made, weights).nodes) == 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_wide_activations_are_the_same_integers_as_thresholds_and_as_multiplications(seed):
+    made = Builder(seed + 700).network()
+    x = some_images(made, seed)
+    weights = trained(made, seed, x)
+    fewest, most = (lower(made, weights, threshold_bits=bits) for bits in (1, 8))
+    assert not any(isinstance(n.op, Requantize) for n in most.nodes)
+    assert torch.equal(Executor(fewest)(x), Executor(most)(x))
+
+
+def test_the_entry_s_activations_are_thresholds_of_its_widths():
+    network = named("mobile14-4b5b")
+    weights = Weights([network])
+    with torch.no_grad():
+        small = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        forward(network, weights, small, training=Training(momentum=1.0))
+    graph = lower(network, weights, threshold_bits=5)
+    counts = [n.op.thresholds.size for n in graph.nodes if isinstance(n.op, MultiThreshold)]
+    # all of the entry's 532,080 but those behind the 13 sums, which saturate
+    saturated = 15 * (40 + 3 * 56 + 3 * 112 + 3 * 136 + 3 * 256)
+    assert len(counts) == 61 and sum(counts) == 532080 - saturated
+    assert sum(isinstance(n.op, ig.Add) and (n.op.lowest, n.op.highest) == (-8, 7) for n in graph.nodes) == 13
+    widest = max(edge.bits for edge in graph.edges)
+    assert widest <= 21

@@ -17,15 +17,24 @@ from torch import Tensor
 
 from .. import network as net
 from ..errors import InvalidGraph, LoweringError
-from ..modules import EXACT_IN_FLOAT32, Weights, deployed_scale, normalisation_line, units_per_code, weight_codes
-from ..network import Network, same_padding
+from ..modules import (
+    EXACT_IN_FLOAT32,
+    Weights,
+    bias_units,
+    deployed_scale,
+    normalisation_line,
+    pooled_scale,
+    units_per_code,
+    weight_codes,
+)
+from ..network import Network, Padding, pads
 from ..normalisation import Line, fixed_point
 from ..quantizers import Quantizer, Scale
 from . import graph as ig
 from .graph import Edge, Int, IntegerGraph, Node
 from .linear import counts, probes
 
-MOST_THRESHOLDS = 15  # of four bits; wider activations are a multiplication and a shift
+THRESHOLD_BITS = 4  # wider activations are a multiplication and a shift, which needs fewer constants
 
 
 class Lowered(NamedTuple):
@@ -35,16 +44,19 @@ class Lowered(NamedTuple):
     positions: tuple[int, ...]
 
 
-def lower(network: Network, weights: Weights) -> IntegerGraph:
-    """The integer graph equal to `network` in evaluation. LoweringError names the layer that has no integer form."""
-    return lowered(network, weights).graph
+def lower(network: Network, weights: Weights, *, threshold_bits: int = THRESHOLD_BITS) -> IntegerGraph:
+    """The integer graph equal to `network` in evaluation. LoweringError names the layer that has no integer form.
+
+    threshold_bits: activations of up to so many bits become thresholds, wider ones a multiplication and a shift.
+    """
+    return lowered(network, weights, threshold_bits=threshold_bits).graph
 
 
 @torch.no_grad()
-def lowered(network: Network, weights: Weights) -> Lowered:
+def lowered(network: Network, weights: Weights, *, threshold_bits: int = THRESHOLD_BITS) -> Lowered:
     """As `lower`, and which node became which."""
     network = network.trunk
-    lowering = _Lowering(network, weights)
+    lowering = _Lowering(network, weights, threshold_bits)
     for position in range(len(network.nodes)):
         lowering.add(position)
     try:
@@ -56,8 +68,8 @@ def lowered(network: Network, weights: Weights) -> Lowered:
 class _Lowering:
     """The graph so far. `at` is the node that holds each network node's codes; `scales` what they mean."""
 
-    def __init__(self, network: Network, weights: Weights) -> None:
-        self.network, self.weights = network, weights
+    def __init__(self, network: Network, weights: Weights, threshold_bits: int) -> None:
+        self.network, self.weights, self.threshold_bits = network, weights, threshold_bits
         self.nodes: list[Node] = []
         self.edges: list[Edge] = []
         self.at: list[int] = []
@@ -76,56 +88,50 @@ class _Lowering:
                         " all of them (wiring: integer)"
                     )
                 self._put(ig.Input(shape, 0, 255, int(offset[0])), [], name, unit[0])
-            case net.Conv2d(weight=quantizer, kernel=kernel, stride=stride):
+            case net.Conv2d(weight=quantizer, kernel=kernel, stride=stride, padding=padding):
                 codes, scale_of = self._weights(position, quantizer, name)
                 joined = self._joined(inputs, scales, name)
-                pads = self._pads(joined, kernel, stride)
+                zeros = self._pads(joined, kernel, stride, padding)
                 self._put(
-                    ig.Conv(codes, None, (stride, stride), pads),
+                    ig.Conv(codes, None, (stride, stride), zeros),
                     [joined],
                     name,
                     self._product(scales[0], scale_of, name),
                 )
-            case net.DepthwiseConv2d(weight=quantizer, kernel=kernel, stride=stride):
+            case net.DepthwiseConv2d(weight=quantizer, kernel=kernel, stride=stride, padding=padding):
                 codes, scale_of = self._weights(position, quantizer, name)
-                pads = self._pads(inputs[0], kernel, stride)
-                self._put(
-                    ig.Conv(codes, None, (stride, stride), pads, len(codes)),
-                    inputs,
-                    name,
-                    self._product(scales[0], scale_of, name),
-                )
-            case net.Linear(weight=quantizer):
+                zeros = self._pads(inputs[0], kernel, stride, padding)
+                self._put(ig.Conv(codes, None, (stride, stride), zeros, len(codes)), inputs, name, scales[0] * scale_of)
+            case net.Linear(weight=quantizer, bias=bias):
                 codes, scale_of = self._weights(position, quantizer, name)
                 joined = self._joined(inputs, scales, name)
-                self._put(ig.MatMul(codes), [joined], name, self._product(scales[0], scale_of, name))
+                product = self._product(scales[0], scale_of, name)
+                added = _integers(bias_units(self.network, position, self.weights, product)) if bias else None
+                self._put(ig.MatMul(codes, added), [joined], name, product)
             case net.BatchNorm(activation=quantizer):
                 _levels(quantizer, name, "activation")
-                canonical = normalisation_line(self.network, position, self.weights)
+                canonical = normalisation_line(self.network, position, self.weights, scales[0])
                 if canonical is None:
                     raise LoweringError(f"{name}: shared weights keep no running statistics; train the network first")
-                self._quantized(
-                    quantizer, canonical, inputs[0], name, deployed_scale(node.key, self.weights, quantizer)
-                )
+                self._quantized(quantizer, canonical, inputs[0], name, deployed_scale(node, self.weights))
             case net.Activation(quantizer=quantizer):
                 _levels(quantizer, name, "activation")
-                step = deployed_scale(node.key, self.weights, quantizer)
+                step = deployed_scale(node, self.weights)
                 ratio = units_per_code(scales[0], step).flatten()
                 if len(ratio) != 1:
                     raise LoweringError(f"{name}: its input has a scale per channel; it needs one scale")
                 one = torch.ones(1)
                 self._quantized(quantizer, Line(one, 0 * one, ratio.cpu()), inputs[0], name, step)
             case net.MaxPool2d(kernel=kernel, stride=stride):
-                pads = self._pads(inputs[0], kernel, stride)
-                self._put(ig.MaxPool((kernel, kernel), (stride, stride), pads), inputs, name, scales[0])
+                zeros = self._pads(inputs[0], kernel, stride)
+                self._put(ig.MaxPool((kernel, kernel), (stride, stride), zeros), inputs, name, scales[0])
             case net.SumPool2d(kernel=kernel, stride=stride):
-                pads = self._pads(inputs[0], kernel, stride)
+                zeros = self._pads(inputs[0], kernel, stride)
                 scale = self._product(scales[0], 1 / kernel**2, name)
-                self._put(ig.SumPool((kernel, kernel), (stride, stride), pads), inputs, name, scale)
-            case net.GlobalSumPool():
-                _, height, width = self.edges[inputs[0]].shape
-                scale = self._product(scales[0], 1 / (height * width), name)
-                self._put(ig.GlobalSumPool(), inputs, name, scale)
+                self._put(ig.SumPool((kernel, kernel), (stride, stride), zeros), inputs, name, scale)
+            case net.GlobalSumPool(shift=shift):
+                scale = self._product(scales[0], pooled_scale(node.op, self.edges[inputs[0]].shape[1:]), name)
+                self._put(ig.GlobalSumPool(shift), inputs, name, scale)
             case net.Add(saturate=levels):
                 self._one_scale(scales, name)
                 clip = (None, None) if levels is None else (levels.lowest, levels.highest)
@@ -207,10 +213,10 @@ class _Lowering:
             raise LoweringError(f"{name}: its input has a scale per channel, put a normalisation between")
         return right * left if isinstance(right, Tensor) else left * right
 
-    def _pads(self, position: int, kernel: int, stride: int) -> ig.Pads:
+    def _pads(self, position: int, kernel: int, stride: int, padding: Padding = "same") -> ig.Pads:
         _, height, width = self.edges[position].shape
-        top, bottom = same_padding(height, kernel, stride)
-        left, right = same_padding(width, kernel, stride)
+        top, bottom = pads(height, kernel, stride, padding)
+        left, right = pads(width, kernel, stride, padding)
         return top, left, bottom, right
 
     def _quantized(self, quantizer: Quantizer, line: Line, source: int, name: str, scale: Scale) -> None:
@@ -225,7 +231,7 @@ class _Lowering:
             )
         signs = np.where(line.multiplier.numpy() < 0, -1, 1).astype(np.int64)
         signs = np.broadcast_to(signs, edge.shape[:1]).copy()
-        if len(levels) > MOST_THRESHOLDS + 1:
+        if len(levels) > 2**self.threshold_bits:
             wide = requantization(quantizer, line, edge)
             if wide is not None:
                 self._put(wide, [source], name, scale)

@@ -48,6 +48,10 @@ class Levels:
         return self.values[-1]
 
     @property
+    def magnitude(self) -> int:
+        return max(-self.lowest, self.highest)
+
+    @property
     def bits(self) -> int:
         """Bits that tell the levels apart: 1 for two, 2 for three or four."""
         return math.ceil(math.log2(len(self.values)))
@@ -124,8 +128,23 @@ class Quantizer(ABC):
 
     @property
     def learns_scale(self) -> bool:
-        """Whether `scale` is only where training of the scale starts."""
+        """Whether the scale is trained; it starts at `scale` for weights, for activations it clips at `first_range`."""
         return False
+
+    @property
+    def first_range(self) -> float:
+        """The real number at which an activation with a learned scale clips at first."""
+        return 1.0
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether every channel has a scale of its own."""
+        return False
+
+    @property
+    def tames_scale_gradient(self) -> bool:
+        """Whether the gradient of a learned scale is divided as LSQ does."""
+        return True
 
     def latent_bound(self, fans: Fans) -> float | None:
         """H where the latent weights must stay in [-H, H] after every update, None where they are free."""

@@ -26,8 +26,12 @@ class Uniform(Quantizer):
     signed, narrow: codes are 0 .. 2**bits - 1 if not signed, else -(2**(bits-1)) .. 2**(bits-1) - 1, of which
         `narrow` leaves out the lowest.
     step: the scale s: a number; "max_abs" for max|x| / max|code|, recomputed from each weight, for an activation
-        from a running mean of the batches' maxima; "learned" for a trained scale that starts at "max_abs".
-    per_channel: one scale for each slice of a weight's first axis instead of one for the tensor; activations have one.
+        from a running mean of the batches' maxima; "learned" for a trained scale, of weights starting at "max_abs".
+    per_channel: one scale for each slice of a weight's first axis instead of one for the tensor; of an activation one
+        for each channel, which must be learned.
+    start: the real number at which a learned activation scale starts to clip.
+    scale_gradient: "lsq" divides the gradient of a learned scale by sqrt(numbers * highest code) (Esser et al. 2020,
+        arXiv:1902.08153, section 2.2), "plain" leaves it as it is.
     """
 
     bits: int = 8
@@ -35,6 +39,8 @@ class Uniform(Quantizer):
     narrow: bool = True
     step: float | Literal["max_abs", "learned"] = "max_abs"
     per_channel: bool = False
+    start: float = 4.0
+    scale_gradient: Literal["lsq", "plain"] = "lsq"
 
     def __post_init__(self) -> None:
         fewest = 2 if self.signed else 1
@@ -43,6 +49,8 @@ class Uniform(Quantizer):
             raise ConfigError(f"{kind} scaled integers take {fewest} to 16 bits, got {self.bits}")
         if not isinstance(self.step, str) and not self.step > 0:
             raise ConfigError(f"a scale is positive, got {self.step}")
+        if not self.start > 0:
+            raise ConfigError(f"a learned scale starts above 0, got {self.start}")
 
     @property
     def levels(self) -> Levels:
@@ -59,6 +67,14 @@ class Uniform(Quantizer):
     def learns_scale(self) -> bool:
         return self.step == "learned"
 
+    @property
+    def first_range(self) -> float:
+        return self.start
+
+    @property
+    def tames_scale_gradient(self) -> bool:
+        return self.scale_gradient == "lsq"
+
     def codes(self, x: Tensor) -> Tensor:
         return torch.round(x).clamp_(self.levels.lowest, self.levels.highest)
 
@@ -70,5 +86,5 @@ class Uniform(Quantizer):
             largest = torch.linalg.vector_norm(x, float("inf"), dim=tuple(range(1, x.dim())), keepdim=True)
         else:
             largest = torch.linalg.vector_norm(x, float("inf"))
-        step: Tensor = largest.div_(max(-self.levels.lowest, self.levels.highest)).clamp_min_(SMALLEST_SCALE)
+        step: Tensor = largest.div_(self.levels.magnitude).clamp_min_(SMALLEST_SCALE)
         return step
