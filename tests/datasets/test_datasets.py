@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bitwright import catalogue
-from bitwright.datasets import Dataset, Images, RemoteFile, cifar10, digits, download, image_folder, mnist, split
+from bitwright.datasets import Dataset, Images, Part, RemoteFile, cifar10, digits, download, image_folder, mnist, split
 from bitwright.errors import BitwrightError, ConfigError, DataError
 
 IDX = {"train": "train-{}", "test": "t10k-{}"}
@@ -165,6 +165,10 @@ def load_small(name: str, root: Path) -> Dataset:
             options = {"validation": 10}
         case "image_folder":
             write_folder(root, {"cat": 30, "dog": 30})
+        case "imagenet":
+            write_folder(root, {"train/cat": 15, "train/dog": 15}, (14, 17, 3))
+            write_folder(root, {"val/cat": 6, "val/dog": 6}, (14, 17, 3), seed=1)
+            options = {"crop": 8, "resize": 10, "validation": 8, "classes": "folders"}
         case _:
             pytest.fail(f"tests/datasets/test_datasets.py: write a small {name!r} here, so that its contract is tested")
     loaded: Dataset = catalogue.find("datasets", name)(root, **options)
@@ -176,23 +180,29 @@ def small(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
     return load_small(request.param, tmp_path)
 
 
-def parts(dataset: Dataset) -> tuple[Images, Images, Images]:
+def parts(dataset: Dataset) -> tuple[Part, Part, Part]:
     return dataset.train, dataset.validation, dataset.test
 
 
-def bytes_of(images: Images) -> list[bytes]:
-    return [picture.numpy().tobytes() for picture in images.pixels]
+def pixels_of(part: Part) -> torch.Tensor:
+    """All pixels, (N, H, W, C)."""
+    return part.batch(slice(None))[0].permute(0, 2, 3, 1)
 
 
-def same(first: Images, second: Images) -> bool:
-    return torch.equal(first.pixels, second.pixels) and torch.equal(first.labels, second.labels)
+def bytes_of(part: Part) -> list[bytes]:
+    return [picture.numpy().tobytes() for picture in pixels_of(part)]
+
+
+def same(first: Part, second: Part) -> bool:
+    return torch.equal(pixels_of(first), pixels_of(second)) and torch.equal(first.labels, second.labels)
 
 
 def test_pixels_are_bytes_and_labels_name_classes(small: Dataset) -> None:
     channels, height, width = small.shape
     for part in parts(small):
-        assert part.pixels.dtype == torch.uint8
-        assert part.pixels.shape == (len(part), height, width, channels)
+        assert part.shape == small.shape
+        assert pixels_of(part).dtype == torch.uint8
+        assert pixels_of(part).shape == (len(part), height, width, channels)
         assert part.labels.dtype == torch.int64
         assert part.labels.shape == (len(part),)
         assert len(part) > 0
@@ -208,8 +218,12 @@ def test_no_image_is_in_two_parts(small: Dataset) -> None:
 
 
 def test_statistics_are_those_of_the_training_images_alone(small: Dataset) -> None:
-    pixels = small.train.pixels.double().flatten(0, 2)
     mean, deviation = small.pixel_statistics
+    if small.name == "imagenet":  # published constants
+        np.testing.assert_allclose(mean, np.multiply(255, (0.485, 0.456, 0.406)))
+        np.testing.assert_allclose(deviation, np.multiply(255, (0.229, 0.224, 0.225)))
+        return
+    pixels = pixels_of(small.train).double().flatten(0, 2)
     # float64 sums; the variance is a difference of squares
     np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-12)
     np.testing.assert_allclose(deviation, pixels.std(0, correction=0), rtol=1e-9)
@@ -228,8 +242,29 @@ def test_batches_are_channels_first_views_of_the_same_pixels(small: Dataset) -> 
     images, labels = small.train.batch(rows)
     assert images.shape == (3, *small.shape)
     assert images.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(images[1].permute(1, 2, 0), small.train.pixels[0])
+    assert torch.equal(images[1].permute(1, 2, 0), pixels_of(small.train)[0])
     assert torch.equal(labels, small.train.labels[rows])
+
+
+def test_parts_of_a_part_and_batches_in_order_hold_the_same_images(small: Dataset) -> None:
+    pixels, labels = pixels_of(small.test), small.test.labels
+    for rows in (slice(2, None, 3), slice(-3, None), torch.tensor([4, 1, 4]), labels == 1):
+        chosen = small.test[rows]
+        assert len(chosen) == len(chosen.labels) == len(labels[rows])
+        assert torch.equal(pixels_of(chosen), pixels[rows])
+        assert torch.equal(chosen.labels, labels[rows])
+    for size in (1, 5, len(labels), 1000):
+        images, found = zip(*small.test.in_batches(size), strict=True)
+        assert {len(batch) for batch in images[:-1]} <= {size}
+        assert torch.equal(torch.cat(images).permute(0, 2, 3, 1), pixels)
+        assert torch.equal(torch.cat(found), labels)
+    assert list(small.test[slice(0, 0)].in_batches(5)) == []
+
+
+def test_pictures_of_a_part_are_what_evaluation_sees(small: Dataset) -> None:
+    for row in (0, 3):
+        picture = np.asarray(small.test.picture(row, whole=False))
+        assert np.array_equal(picture.reshape(pixels_of(small.test)[row].shape), pixels_of(small.test)[row])
 
 
 def test_a_black_data_set_is_not_divided_by_zero() -> None:

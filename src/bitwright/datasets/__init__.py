@@ -12,10 +12,12 @@ import http.client
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,18 +25,82 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 CONNECT_SECONDS = 10
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+SomePart = TypeVar("SomePart", bound="Part")
+
+
+class Part(ABC):
+    """Labelled images of one shape, in memory or in files. labels: int64 (N,), on the device that batches go to."""
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        return self.labels.device
+
+    @property
+    def workers(self) -> int:
+        """Processes that make images ready ahead of their use."""
+        return 0
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+
+    @property
+    @abstractmethod
+    def pixel_statistics(self) -> Statistics:
+        """Mean and standard deviation of the pixels per channel, in units of 0 to 255."""
+
+    @abstractmethod
+    def __getitem__(self, rows: slice | Tensor) -> Self: ...
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Self: ...
+
+    @abstractmethod
+    def batch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Unaugmented images, uint8 (B, C, H, W) in channels-last memory, and their labels."""
+
+    def in_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images in their order, `size` at a time, as `batch` returns them."""
+        for start in range(0, len(self), size):
+            yield self.batch(slice(start, start + size))
+
+    @abstractmethod
+    def picture(self, row: int, whole: bool) -> Image:
+        """An image for Pillow to change. whole: before what evaluation does not see is cut off."""
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(Part):
     """pixels: uint8 (N, H, W, C). labels: int64 (N,)."""
 
     pixels: Tensor
     labels: Tensor
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        _, height, width, channels = self.pixels.shape
+        return channels, height, width
+
+    @cached_property
+    def pixel_statistics(self) -> Statistics:
+        counts = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in self.pixels.unbind(-1)])
+        counts = counts.cpu().double()
+        values, total = torch.arange(256, dtype=torch.float64), counts.sum(1)
+        mean = (counts * values).sum(1) / total
+        deviation = ((counts * values**2).sum(1) / total - mean**2).clamp_min(0).sqrt().clamp_min(1.0)
+        return tuple(mean.tolist()), tuple(deviation.tolist())
 
     def __getitem__(self, rows: slice | Tensor) -> Images:
         return Images(self.pixels[rows], self.labels[rows])
@@ -43,39 +109,44 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 
     def batch(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
-        """Unaugmented images (B, C, H, W), as a view in channels-last memory, and their labels."""
+        """A view of the pixels where the rows are a slice."""
         return self.pixels[rows].permute(0, 3, 1, 2), self.labels[rows]
+
+    def picture(self, row: int, whole: bool) -> Image:
+        from PIL.Image import fromarray
+
+        pixels = self.pixels[row].cpu().numpy()
+        if pixels.shape[-1] not in (1, 3):
+            raise ConfigError(
+                f"only images of 1 or 3 channels can be changed as pictures, these have {pixels.shape[-1]}"
+            )
+        return fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """train, validation and test hold different images."""
+    """train, validation and test hold different images, unless the options of a data set say otherwise."""
 
     name: str
     classes: tuple[str, ...]
-    train: Images
-    validation: Images
-    test: Images
+    train: Part
+    validation: Part
+    test: Part
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
-        _, height, width, channels = self.train.pixels.shape
-        return channels, height, width
+        return self.train.shape
 
-    @cached_property
-    def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    @property
+    def pixel_statistics(self) -> Statistics:
         """Mean and standard deviation of the training images per channel, in units of 0 to 255."""
-        counts = torch.stack(
-            [torch.bincount(c.flatten(), minlength=256) for c in self.train.pixels.unbind(-1)]
-        ).double()
-        values, total = torch.arange(256, dtype=torch.float64), counts.sum(1)
-        mean = (counts * values).sum(1) / total
-        deviation = ((counts * values**2).sum(1) / total - mean**2).clamp_min(0).sqrt().clamp_min(1.0)
-        return tuple(mean.tolist()), tuple(deviation.tolist())
+        return self.train.pixel_statistics
 
     def to(self, device: torch.device) -> Dataset:
-        return Dataset(self.name, self.classes, self.train.to(device), self.validation.to(device), self.test.to(device))
+        test = self.test.to(device)
+        validation = test if self.validation is self.test else self.validation.to(device)
+        return Dataset(self.name, self.classes, self.train.to(device), validation, test)
 
 
 @dataclass(frozen=True)
@@ -90,7 +161,7 @@ class RemoteFile:
         return self.url.rsplit("/", 1)[-1]
 
 
-def hold_out(images: Images, count: int, *, name: str) -> tuple[Images, Images]:
+def hold_out(images: SomePart, count: int, *, name: str) -> tuple[SomePart, SomePart]:
     """All but the last `count` images, and these."""
     if len(images) < 2:
         raise DataError(f"{name}: {len(images)} training images are too few to hold some out")

@@ -116,7 +116,7 @@ def _parquet(path: Path) -> Images:
     import pyarrow
     import pyarrow.parquet
 
-    from .image_folder import decode
+    from ..pictures import as_array, decode
 
     try:
         table = pyarrow.parquet.read_table(path)
@@ -133,7 +133,7 @@ def _parquet(path: Path) -> Images:
         raise DataError(
             f"{path} is no readable parquet table of images and labels ({type(error).__name__}: {error})"
         ) from None
-    decoded = [decode(io.BytesIO(content), f"{path} row {row}", "RGB") for row, content in enumerate(encoded)]
+    decoded = [as_array(decode(io.BytesIO(content), f"{path} row {row}", "RGB")) for row, content in enumerate(encoded)]
     if any(image.shape != (32, 32, 3) for image in decoded):
         raise DataError(f"{path} holds images that are not (32, 32, 3), as CIFAR-10's are")
     pixels = np.stack(decoded)

@@ -1,39 +1,79 @@
 """Random crop, flip and cutout of whole batches of uint8 images, on the device that holds them.
 
-One gather of pixels from a padded copy of the data set does crop and flip at once.
+One gather of pixels from a padded copy of the data set does crop and flip at once. What a gather cannot do, and images
+that stay in files, are for `loader`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..datasets import Images
+from ..datasets import Images, Part
 from ..errors import ConfigError
+from .random_stream import Key, random_stream
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """pad: pixels of zero padding, out of which a crop of the original size is taken.
+    """crop: padded takes a crop of the original size out of the zero-padded image; resized takes a part of any size and
+        shape and brings it to that size (Szegedy et al. 2015, arXiv:1409.4842, section 6).
+    pad: pixels of padding of a padded crop.
+    crop_area: the least part of the image's area that a resized crop takes.
     flip: mirror half of the images.
     cutout: side of a square of training-mean pixels put at a random place (DeVries and Taylor 2017,
-    arXiv:1708.04552); its centre is uniform over the image, so it may reach over the edge. 0 is none.
+        arXiv:1708.04552); its centre is uniform over the image, so it may reach over the edge. 0 is none.
+    auto_augment: two operations drawn from the policy that AutoAugment found for ImageNet (Cubuk et al. 2019,
+        arXiv:1805.09501).
     """
 
     pad: int = 0
     flip: bool = False
     cutout: int = 0
+    crop: Literal["padded", "resized"] = "padded"
+    crop_area: float = 0.08
+    auto_augment: bool = False
 
     def __post_init__(self) -> None:
         if self.pad < 0 or self.cutout < 0:
             raise ConfigError(f"augmentation: pad and cutout are at least 0, got {self.pad} and {self.cutout}")
+        if not 0 < self.crop_area <= 1:
+            raise ConfigError(f"augmentation: crop_area is above 0 and at most 1, got {self.crop_area}")
+        if self.pad and self.crop == "resized":
+            raise ConfigError(f"augmentation: a resized crop takes no padding, got pad {self.pad}")
+
+    @property
+    def per_picture(self) -> bool:
+        """Whether it takes more than moving pixels."""
+        return self.crop == "resized" or self.auto_augment
 
 
-class Augmenter:
+class Augmented(ABC):
     """Draws augmented batches of one part of a data set."""
+
+    images: Part
+
+    @abstractmethod
+    def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images uint8 (B, C, H, W) in channels-last memory, and their labels, for the data set's rows (B,)."""
+
+    def batches(self, plan: Sequence[tuple[Tensor, Key]]) -> Iterator[tuple[Tensor, Tensor, torch.Generator]]:
+        """Images and labels as of `batch`, for the rows (B,) and key of each step of `plan`, in its order, and the
+        generator of that key, for what else the step draws."""
+        for rows, key in plan:
+            generator = random_stream(self.images.device, *key)
+            images, labels = self.batch(rows, generator)
+            yield images, labels, generator
+
+
+class Augmenter(Augmented):
+    """Augments images in memory, a batch at once."""
 
     def __init__(self, images: Images, augmentation: Augmentation, fill: tuple[float, ...]) -> None:
         """fill: pixel values of the cutout square, one per channel."""
@@ -50,7 +90,6 @@ class Augmenter:
         self._columns = torch.arange(width, device=device)
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images uint8 (B, C, H, W) in channels-last memory, and their labels, for the data set's rows (B,)."""
         augmentation = self.augmentation
         if augmentation == Augmentation():
             return self.images.batch(rows)
