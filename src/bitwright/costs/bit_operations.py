@@ -5,19 +5,13 @@ Real numbers count as 32 bits. Sums, pools and thresholds are not counted.
 
 from dataclasses import dataclass
 
-from ..network import Conv2d, DepthwiseConv2d, Linear, Network
-from . import Cost, CostModel
-from .macs import Macs
+from ..workload.table import Floats, Widths, Workload
+from . import CostModel
 
 
 @dataclass(frozen=True)
 class BitOperations(CostModel):
-    def __call__(self, network: Network) -> Cost:
-        per_node: dict[int, float] = {}
-        for position, macs in Macs()(network).per_node.items():
-            op = network.nodes[position].op
-            assert isinstance(op, (Conv2d, DepthwiseConv2d, Linear))
-            inputs = [network.ranges[i] for i in network.nodes[position].inputs]
-            activation_bits = max(32 if r is None else r.bits for r in inputs)
-            per_node[position] = macs * op.weight.bits * activation_bits
-        return Cost("bit operations", per_node)
+    unit = "bit operations"
+
+    def figures(self, work: Workload, widths: Widths) -> Floats:
+        return work.macs * widths.weight_bits * widths.input_bits

@@ -2,20 +2,21 @@
 
 from dataclasses import dataclass
 
-from ..network import Conv2d, DepthwiseConv2d, Network
-from . import Cost, CostModel
+import numpy as np
+
+from ..workload.table import Floats, Kind, Widths, Workload
+from . import CostModel
 
 
 @dataclass(frozen=True)
 class WeightPrecision(CostModel):
     """prefix: only nodes whose key starts with it count, which leaves out the stem and the classifier."""
 
+    unit = "bits"
+    combine = "max"
+
     prefix: str = "cell"
 
-    def __call__(self, network: Network) -> Cost:
-        bits: dict[int, float] = {
-            position: node.op.weight.bits
-            for position, node in enumerate(network.nodes)
-            if isinstance(node.op, (Conv2d, DepthwiseConv2d)) and node.key.startswith(self.prefix)
-        }
-        return Cost("bits", bits, combine="max")
+    def figures(self, work: Workload, widths: Widths) -> Floats:
+        counted = np.array([row.kind == Kind.CONVOLUTION and row.name.startswith(self.prefix) for row in work.rows])
+        return np.where(counted, widths.weight_bits, 0.0)

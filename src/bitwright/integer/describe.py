@@ -89,9 +89,9 @@ def operation(op: Op) -> str:
             return f"Input {lowest}..{highest}" + (f" less {zero}" if zero else "")
         case Conv(weight=weight, stride=stride, groups=groups):
             kind = "DepthwiseConv" if groups > 1 and groups == len(weight) else "Conv"
-            return f"{kind} {_by(weight.shape[2:])}{_over(stride)}, {_width(weight)}-bit weights"
+            return f"{kind} {_by(weight.shape[2:])}{_over(stride)}, {width(weight)}-bit weights"
         case MatMul(weight=weight):
-            return f"MatMul, {_width(weight)}-bit weights"
+            return f"MatMul, {width(weight)}-bit weights"
         case MultiThreshold(thresholds=thresholds):
             return f"MultiThreshold, {thresholds.shape[1]} each"
         case Requantize(lowest=lowest, highest=highest):
@@ -120,17 +120,17 @@ def constant_bits(graph: IntegerGraph, position: int) -> int:
     op = graph.nodes[position].op
     match op:
         case Conv(weight=weight, bias=bias) | MatMul(weight=weight, bias=bias):
-            return weight.size * _width(weight) + (0 if bias is None else bias.size * _width(bias))
+            return weight.size * width(weight) + (0 if bias is None else bias.size * width(bias))
         case MultiThreshold(thresholds=thresholds, signs=signs):
-            width = graph.edges[graph.nodes[position].inputs[0]].bits
-            return thresholds.size * width + (0 if signs is None else signs.size)
+            compared = graph.edges[graph.nodes[position].inputs[0]].bits
+            return thresholds.size * compared + (0 if signs is None else signs.size)
         case Requantize(multiplier=multiplier, addend=addend, shift=shift):
-            return sum(each.size * _width(each) for each in (multiplier, addend, shift))
+            return sum(each.size * width(each) for each in (multiplier, addend, shift))
         case _:
             return 0
 
 
-def _width(values: Int) -> int:
+def width(values: Int) -> int:
     """Bits that tell all integers between the extremes apart; 1 for weights of -1 and +1."""
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if (low, high) == (-1, 1) and (values != 0).all():

@@ -12,16 +12,19 @@ from ..costs.bit_operations import BitOperations
 from ..costs.macs import Macs
 from ..costs.parameters import Parameters
 from ..costs.weight_bits import WeightBits
-from ..datasets import Dataset, Images
+from ..datasets import Dataset, Part
 from ..errors import LoweringError
-from ..integer.compare import differences
+from ..integer.compare import differences, images_at_once
 from ..integer.lower import Lowered, lowered
 from ..integer.run import Executor
-from ..modules import Weights
-from ..network import Conv2d, DepthwiseConv2d, Linear, Network
-from ..train.step import EVALUATION_BATCH, accuracy, predictions
+from ..modules import Weights, forward
+from ..network import Network
+from ..train.step import accuracy, evaluation_batch, place_of_class
+from ..workload.rows import workload
+from ..workload.table import Workload
 
-COMPARED_AT_ONCE = 50  # images; all values of both networks are held for them
+COMPARED_AT_ONCE = 50  # images at most
+MOST_CONFUSED = 100  # classes
 COSTS: dict[str, CostModel] = {
     "parameters": Parameters(),
     "weight_bits": WeightBits(),
@@ -48,14 +51,16 @@ class Layer:
 class Evaluation:
     """test_accuracy is that of the integer network, or where there is none that of the trained one.
 
+    test_top5: the fraction of test images whose class is among the first five; equal logits go by class, lower first.
     no_integer_form: why the network cannot be lowered, or None.
     fake_quantized_accuracy: of the training code's forward pass, on the test images.
     differing_predictions: how many test images the two put in different classes.
     first_differing_layer: where any value of any test image differs first, or None where none does.
-    confusion_matrix[i][j]: test images of class i that were put in class j.
+    confusion_matrix[i][j]: test images of class i that were put in class j; None for more than a hundred classes.
     """
 
     test_accuracy: float
+    test_top5: float
     validation_accuracy: float
     no_integer_form: str | None
     fake_quantized_accuracy: float
@@ -67,7 +72,7 @@ class Evaluation:
     macs: int
     bit_operations: int
     classes: tuple[str, ...]
-    confusion_matrix: list[list[int]]
+    confusion_matrix: list[list[int]] | None
     layers: list[Layer]
 
     def as_json(self) -> dict[str, object]:
@@ -93,75 +98,88 @@ class Evaluation:
 def evaluate(network: Network, weights: Weights, dataset: Dataset) -> Evaluation:
     """Run the test images through the network as it is deployed, in integers, and count its costs."""
     reason, differing, layer = None, None, None
+    same = dataset.validation is dataset.test  # as is usual with ImageNet
     try:
         lowering = lowered(network, weights)
     except LoweringError as error:
         reason = str(error)
-        predicted = trained = predictions(network, weights, dataset.test)
-        validation = accuracy(network, weights, dataset.validation)
+        predicted, top5 = _answers(network, weights, dataset.test)
+        trained = predicted
+        validation = None if same else accuracy(network, weights, dataset.validation)
     else:
         executor = Executor(lowering.graph, weights.device)
-        predicted, trained, layer = _both(network, weights, lowering, executor, dataset.test)
+        predicted, trained, top5, layer = _both(network, weights, lowering, executor, dataset.test)
         differing = int((predicted != trained).sum())
-        validation = _integer_accuracy(executor, dataset.validation)
+        validation = None if same else _integer_accuracy(executor, dataset.validation, evaluation_batch(network))
     count, labels = len(dataset.classes), dataset.test.labels
     confusion = torch.bincount(labels * count + predicted, minlength=count * count).reshape(count, count)
-    costs = network_costs(network)
+    work = workload(network.trunk)  # as it is deployed
+    costs = network_costs(work)
     totals = {name: int(cost.total) for name, cost in costs.items()}
+    test_accuracy = float(confusion.diagonal().sum()) / len(labels)
     return Evaluation(
-        test_accuracy=float(confusion.diagonal().sum()) / len(labels),
-        validation_accuracy=validation,
+        test_accuracy=test_accuracy,
+        test_top5=top5,
+        validation_accuracy=test_accuracy if validation is None else validation,
         no_integer_form=reason,
         fake_quantized_accuracy=float((trained == labels).double().mean()),
         differing_predictions=differing,
         first_differing_layer=layer,
         test_images=len(labels),
         classes=dataset.classes,
-        confusion_matrix=confusion.tolist(),
-        layers=layers(network.trunk, costs),
+        confusion_matrix=confusion.tolist() if count <= MOST_CONFUSED else None,
+        layers=layers(work, costs),
         **totals,
     )
 
 
+@torch.no_grad()
+def _answers(network: Network, weights: Weights, images: Part) -> tuple[Tensor, float]:
+    """The class of each image by the training code, (N,), and top-5."""
+    classes, among_five = [], 0
+    for x, labels in images.in_batches(evaluation_batch(network)):
+        logits = forward(network, weights, x)[0]
+        classes.append(logits.argmax(1))
+        among_five += int((place_of_class(logits, labels) < 5).sum())
+    return torch.cat(classes), among_five / len(images)
+
+
 def _both(
-    network: Network, weights: Weights, lowering: Lowered, executor: Executor, images: Images
-) -> tuple[Tensor, Tensor, str | None]:
-    """Classes by the integer graph and by the training code, and the first layer in which any value differs."""
+    network: Network, weights: Weights, lowering: Lowered, executor: Executor, images: Part
+) -> tuple[Tensor, Tensor, float, str | None]:
+    """Classes by the integer graph and by the training code, top-5 of the former, and the first layer that differs."""
     classes: list[tuple[Tensor, Tensor]] = []
     first: int | None = None
-    for start in range(0, len(images), COMPARED_AT_ONCE):
-        x, _ = images.batch(slice(start, start + COMPARED_AT_ONCE))
+    among_five = 0
+    for x, labels in images.in_batches(images_at_once(lowering.graph, COMPARED_AT_ONCE)):
         for position, exact, codes in differences(network, weights, lowering, x, executor):
             if (first is None or position < first) and bool((exact != codes).any()):
                 first = position
         classes.append((exact.argmax(1), codes.argmax(1)))
+        among_five += int((place_of_class(exact, labels) < 5).sum())
     predicted, trained = (torch.cat(each) for each in zip(*classes, strict=True))
-    return predicted, trained, None if first is None else lowering.graph.label(first)
+    return predicted, trained, among_five / len(images), None if first is None else lowering.graph.label(first)
 
 
-def _integer_accuracy(executor: Executor, images: Images) -> float:
+def _integer_accuracy(executor: Executor, images: Part, batch: int) -> float:
     correct = 0
-    for start in range(0, len(images), EVALUATION_BATCH):
-        x, labels = images.batch(slice(start, start + EVALUATION_BATCH))
+    for x, labels in images.in_batches(batch):
         correct += int((executor(x).argmax(1) == labels).sum())
     return correct / len(images)
 
 
-def network_costs(network: Network) -> dict[str, Cost]:
-    """The costs of a network as it is deployed, by name."""
-    return {name: cost(network.trunk) for name, cost in COSTS.items()}
+def network_costs(work: Workload) -> dict[str, Cost]:
+    """The costs of a network, by name."""
+    return {name: cost(work) for name, cost in COSTS.items()}
 
 
-def layers(network: Network, costs: dict[str, Cost]) -> list[Layer]:
-    """The nodes of `network` with any cost, in execution order."""
+def layers(work: Workload, costs: dict[str, Cost]) -> list[Layer]:
+    """The nodes with any cost, in execution order."""
+    widths = work.designed
     listed = []
-    for position, node in enumerate(network.nodes):
+    for position, row in enumerate(work.rows):
         figures = {name: cost.per_node.get(position, 0.0) for name, cost in costs.items()}
-        if not any(figures.values()):
-            continue
-        precision = ""
-        if isinstance(node.op, (Conv2d, DepthwiseConv2d, Linear)):
-            inputs = [network.ranges[i] for i in node.inputs]
-            precision = f"{node.op.weight.bits} x {max(32 if r is None else r.bits for r in inputs)}"
-        listed.append(Layer(node.key, type(node.op).__name__, network.shapes[position], precision, **figures))
+        if any(figures.values()):
+            precision = f"{widths.weight_bits[position]:g} x {widths.input_bits[position]:g}" if row.weights else ""
+            listed.append(Layer(row.name, row.operation, row.shape, precision, **figures))
     return listed
