@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from bitwright import catalogue
 from bitwright.costs.weight_bits import WeightBits
@@ -24,6 +25,7 @@ from bitwright.experiment import (
     read_yaml,
     resolve,
 )
+from bitwright.modules import Weights
 from bitwright.spaces.enas_micro import EnasMicro
 from bitwright.strategies.controller import CLASSIC, Controller
 from bitwright.strategies.random_search import RandomSearch
@@ -69,13 +71,29 @@ def test_every_preset_resolves_to_all_sections(preset: str) -> None:
     assert values.keys() == sections | {"seed", "threads", "device"}
 
 
-@pytest.mark.parametrize("preset", presets())
+MICRONET = ("micronet-4b", "micronet-4b5b")  # of color images and one architecture, which no strategy chooses
+
+
+@pytest.mark.parametrize("preset", [preset for preset in presets() if preset not in MICRONET])
 def test_every_preset_makes_its_components(preset: str) -> None:
     experiment = Experiment(resolve(["--dataset.name", "digits"], preset))
     assert experiment.space.network(next(experiment.space.covering())).nodes
     assert experiment.final_space.network(next(experiment.final_space.covering())).nodes
     assert experiment.strategy().state_dict() is not None
     assert experiment.rounds >= 1
+
+
+@pytest.mark.parametrize("preset", MICRONET)
+def test_the_micronet_presets_make_the_published_network(preset: str, tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for name in ("n01440764", "n15075141"):  # the first and the last of the 1,000 classes
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / part / name / "0.png")
+    experiment = Experiment(resolve(["--dataset.root", str(tmp_path)], preset))
+    network = experiment.final_space.network(experiment.final_space.architecture(()))
+    weights = Weights([network])
+    counted = sum(p.numel() for name, p in weights.named_parameters() if not name.endswith("/log2_range"))
+    assert counted == 6_857_568  # of the float network, as published; bit widths add learned ranges
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -91,7 +109,8 @@ def test_every_preset_has_a_description(preset: str) -> None:
 
 def test_presets_name_the_data_set_they_are_for() -> None:
     named = {preset: resolve([], preset)["dataset"]["name"] for preset in presets() if preset != "classic"}
-    assert named == {preset: preset.removeprefix("original-").partition("-")[0] for preset in named}
+    expected = {preset: preset.removeprefix("original-").partition("-")[0] for preset in named}
+    assert named == expected | dict.fromkeys(MICRONET, "imagenet")
 
 
 def test_the_preset_classic_holds_the_published_constants() -> None:
@@ -264,7 +283,7 @@ def test_an_unknown_option_in_a_file_is_named(text: str, named: str, file: Any) 
         ("training.lr", "fast"),
         ("training.flip", "maybe"),
         ("training.optimizer", "lion"),
-        ("training.schedule", "cosine"),
+        ("training.schedule", "sine"),
         ("space.nodes", "several"),
         ("space.wiring", "optical"),
         ("space.reductions", "[one]"),

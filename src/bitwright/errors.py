@@ -8,7 +8,8 @@ BitwrightError
 ├── LoweringError           a network, or a layer of one, that has no integer form
 ├── ExportError             a graph that a format cannot hold, or a tool that is missing
 ├── DataError               a data set that is missing, truncated or corrupt
-└── StorageError            a run directory or checkpoint that cannot be written or read
+├── StorageError            a run directory or checkpoint that cannot be written or read
+└── DistributedError        another process of a training on several devices that has ended
 """
 
 
@@ -45,4 +46,8 @@ class DataError(BitwrightError):
 
 
 class StorageError(BitwrightError):
+    pass
+
+
+class DistributedError(BitwrightError):
     pass

@@ -6,9 +6,10 @@ RUN/search.log  events/    the log, and TensorBoard's
 RUN/checkpoints/           search.pt, from which a search goes on; standalone/, short trainings for the report
 RUN/report/                report.md, report.json, pictures
 RUN/best.json              the architecture that was found; it comes last, so a run that has it is complete
-RUN/train/                 a training: config.yaml, network.json, checkpoint.pt, train.log, events/, and in the end
-                           weights.safetensors and result.json, and once lowered integer.safetensors; further ones
-                           are train-2, train-3, ...
+RUN/train/                 a training: config.yaml, network.json, checkpoint.pt, best.safetensors (the weights of the
+                           best epoch so far), train.log, report.json (every epoch), events/, and in the end
+                           weights.safetensors and result.json, and once lowered integer.safetensors; checkpoints/ if
+                           those of single epochs are gathered; further trainings are train-2, train-3, ...
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.torch
+import torch
 import yaml
 from safetensors import SafetensorError
 
@@ -36,12 +39,14 @@ from .journal import Journal
 from .log_lines import SampledArchitecture, architecture_lines, controller_line, evaluation_lines
 from .modules import Weights
 from .network import Network
+from .networks.checkpoints import Loaded, initialise
 from .report.search_report import SearchReport, write_report
 from .search import search
 from .spaces import SearchSpace
 from .strategies import Strategy
 from .train import checkpoint
-from .train.fit import Fitted, fit
+from .train.distributed import ranks
+from .train.fit import EpochEnd, Fitted, fit
 from .trial import Archive, Trial
 
 INTEGER_GRAPH = "integer.safetensors"
@@ -329,7 +334,7 @@ def write_config(path: Path, values: dict[str, Any]) -> None:
 
 def require_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
     """A run keeps its configuration; ConfigError names the first option that differs."""
-    ignored = ("device", "threads", "dataset.root")
+    ignored = ("device", "threads", "dataset.root", "dataset.workers")
     was, now = _flat(old), _flat(new)
     for key in now:
         if key not in ignored and was.get(key) != now[key]:
@@ -352,19 +357,35 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def found_architecture(path: Path, space: SearchSpace) -> Architecture:
     """The architecture of a best.json."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return space.parse(content["architecture"])
+        return space.parse(json.loads(path.read_text(encoding="utf-8"))["architecture"])
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}; has the search been completed?") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         raise StorageError(f'{path} is corrupt: it should hold {{"architecture": "space(0 2 1 ...)"}}') from None
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that a run has written."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict):
+        raise StorageError(f"{path} is corrupt: it holds no JSON object")
+    return content
+
+
 class TrainingRun:
     """The training of one architecture in a directory of its own."""
 
-    def __init__(self, experiment: Experiment, architecture: Architecture, path: Path) -> None:
+    def __init__(
+        self, experiment: Experiment, architecture: Architecture, path: Path, init: Path | None = None
+    ) -> None:
+        """init: the file of weights to start from, see `networks.checkpoints.initialise`, in place of random ones."""
         self.experiment, self.architecture, self.path = experiment, architecture, path
+        self.given_init = None if init is None else init.absolute()
 
     @property
     def network(self) -> Network:
@@ -380,6 +401,22 @@ class TrainingRun:
         experiment = Experiment(read_yaml(path / "config.yaml") if values is None else values)
         return cls(experiment, found_architecture(path / "network.json", experiment.final_space), path)
 
+    @property
+    def init(self) -> Path | None:
+        """Where its weights start from, as said now or when it was started."""
+        if self.given_init is None and (self.path / "network.json").exists():
+            recorded = read_json(self.path / "network.json").get("initialised_from")
+            return None if recorded is None else Path(recorded)
+        return self.given_init
+
+    @cached_property
+    def initialised(self) -> tuple[Weights, Loaded] | None:
+        """The weights to start from, and which of them came from the file."""
+        if self.init is None:
+            return None
+        weights = Weights([self.network], seed=self.experiment.seed)
+        return weights, initialise(weights, self.network, self.init)
+
     def start(self, *, resume: bool) -> None:
         """Claim the directory, or with `resume` take it as it was left."""
         if (self.path / "network.json").exists():
@@ -391,49 +428,83 @@ class TrainingRun:
             require_same(read_yaml(self.path / "config.yaml"), self.experiment.values, self.path / "config.yaml")
             if old.architecture != self.architecture:
                 raise ConfigError(f"{self.path} trains {old.architecture}, not {self.architecture}")
+            if old.init != self.init:
+                raise ConfigError(f"{self.path} started from {old.init or 'random weights'}, not {self.init}")
             return
-        len(self.network.shapes)  # an architecture that does not fit is refused before anything is written
+        len(self.network.shapes)  # what does not fit is refused before anything is written
+        started = self.initialised
         write_config(self.path / "config.yaml", self.experiment.values)
-        files.write_json(self.path / "network.json", {"architecture": str(self.architecture)})
+        origin = {} if started is None else {"initialised_from": str(self.init)} | vars(started[1])
+        files.write_json(self.path / "network.json", {"architecture": str(self.architecture)} | origin)
 
-    def execute(self, console: Console | None = None) -> Fitted:
-        """Train to the end, from the last checkpoint if there is one."""
+    def execute(
+        self, console: Console | None = None, *, stop_after: int | None = None, keep_checkpoints: bool = True
+    ) -> Fitted:
+        """Train to the end, from the last checkpoint if there is one, or `stop_after` steps further.
+
+        Without `keep_checkpoints` none is written, and a training that is interrupted is lost.
+        """
         save_to = self.path / "checkpoint.pt"
         epoch = 0
-        if save_to.exists():
+        if save_to.exists() and keep_checkpoints:
             with checkpoint.restoring(save_to):
                 epoch = len(checkpoint.load(save_to)["history"])
-        with (
-            alone_in(self.path),
-            Journal(self.path / "train.log", self.path / "events", console, first_step=epoch + 1) as journal,
-        ):
+            started = None
+        else:
+            started = self.initialised
+        with self._alone(console, epoch) as journal:
+            if started is not None:
+                journal.line(f"from {self.init}: {started[1]}")
             fitted = fit(
                 self.network,
                 self.experiment.dataset,
                 self.experiment.training,
                 seed=self.experiment.seed,
+                initial=None if started is None else started[0].state_dict(),
                 journal=journal,
-                save_to=save_to,
+                save_to=save_to if keep_checkpoints else None,
                 checkpoint_seconds=self.experiment.search.checkpoint_seconds,
+                stop_after=stop_after,
+                after_epoch=_EpochFiles(self, epoch),
             )
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in fitted.weights.state_dict().items()}
-        content = safetensors.torch.save(tensors, {"architecture": str(self.architecture)})
-        files.write_atomically(self.path / "weights.safetensors", lambda file: file.write(content))
-        files.write_json(
-            self.path / "result.json",
-            {
-                "architecture": str(self.architecture),
-                "validation_accuracy": fitted.validation_accuracy,
-                "best_epoch": fitted.best_epoch,
-                "seconds": fitted.seconds,
-                "history": fitted.history,
-            },
-        )
+            if fitted.finished and ranks().is_first:
+                self.finish(
+                    fitted.weights,
+                    {
+                        "validation_accuracy": fitted.validation_accuracy,
+                        "best_epoch": fitted.best_epoch,
+                        "seconds": fitted.seconds,
+                        "history": fitted.history,
+                    },
+                )
         return fitted
 
-    def weights(self) -> Weights:
+    @contextlib.contextmanager
+    def _alone(self, console: Console | None, epoch: int) -> Iterator[Journal]:
+        """The journal of this process, the only one that writes here; that of other ranks is silent."""
+        if not ranks().is_first:
+            yield Journal()
+            return
+        with (
+            alone_in(self.path),
+            Journal(self.path / "train.log", self.path / "events", console, first_step=epoch + 1) as journal,
+        ):
+            yield journal
+
+    def finish(self, weights: Weights, figures: Mapping[str, Any]) -> None:
+        """Write the weights and, last, the result: what is known of the training and `figures`."""
+        self.write_weights(self.path / "weights.safetensors", weights)
+        origin = {} if self.init is None else {"initialised_from": str(self.init)}
+        files.write_json(self.path / "result.json", {"architecture": str(self.architecture)} | origin | dict(figures))
+
+    def write_weights(self, path: Path, weights: Weights) -> None:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.state_dict().items()}
+        content = safetensors.torch.save(tensors, {"architecture": str(self.architecture)})
+        files.write_atomically(path, lambda file: file.write(content))
+
+    def weights(self, name: str = "weights.safetensors") -> Weights:
         """The trained weights; StorageError if they are missing, corrupt or another network's."""
-        path = self.path / "weights.safetensors"
+        path = self.path / name
         weights = Weights([self.network], seed=self.experiment.seed)
         try:
             tensors = safetensors.torch.load(path.read_bytes())
@@ -449,6 +520,39 @@ class TrainingRun:
                 )
         weights.load_state_dict(tensors)
         return weights.to(self.experiment.device)
+
+
+class _EpochFiles:
+    """What a training writes at the end of every epoch: its report, the best weights, and checkpoints to be kept."""
+
+    def __init__(self, training: TrainingRun, epoch: int) -> None:
+        """epoch: the last one that lies behind; what the report says of later ones was lost."""
+        self.training, self.path = training, training.path / "report.json"
+        self.rows: list[dict[str, float]] = []
+        if epoch and self.path.exists():
+            with checkpoint.restoring(self.path):
+                self.rows = [row for row in read_json(self.path)["epochs"] if row["epoch"] <= epoch]
+
+    def __call__(self, end: EpochEnd) -> None:
+        training, number = self.training, end.row["epoch"]
+        if end.is_best:
+            training.write_weights(training.path / "best.safetensors", end.weights)
+        if training.experiment.training.gather_checkpoints and (number <= 10 or number % 10 == 0):
+            checkpoint.save(training.path / "checkpoints" / f"epoch-{number}.pt", end.state)
+        self.rows.append({**end.row, "images_per_second": end.images_per_second, "seconds": end.state["seconds"]})
+        files.write_json(self.path, {"run": self._facts(), "epochs": self.rows})
+
+    def _facts(self) -> dict[str, Any]:
+        experiment = self.training.experiment
+        return {
+            "architecture": str(self.training.architecture),
+            "initialised_from": None if self.training.init is None else str(self.training.init),
+            "devices": ranks().count,
+            "device": str(experiment.device),
+            "torch": torch.__version__,
+            "images": {"train": len(experiment.dataset.train), "validation": len(experiment.dataset.validation)},
+            "epochs": experiment.training.epochs,
+        }
 
 
 def training_path(run: Path, *, resume: bool = False) -> Path:

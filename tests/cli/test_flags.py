@@ -1,4 +1,4 @@
-"""The flags of the original ENAS programs: what each stands for in a search and in a training, and how it converts."""
+"""The flags of the original programs: what each stands for in a search and in a training, and how it converts."""
 
 from __future__ import annotations
 
@@ -156,6 +156,109 @@ def test_a_data_set_is_named_shortly() -> None:
 def test_a_folder_is_a_data_set() -> None:
     expected = ["--dataset.name", "image_folder", "--dataset.root", "some/where:else"]
     assert translate(["--dataset", "folder:some/where:else"], "search") == expected
+
+
+# the MicroNet program
+
+MICRONET_FLAGS: list[tuple[str, str, Any]] = [  # words, the option in a training, the value that it becomes
+    ("-j 10", "dataset.workers", 10),
+    ("--workers 10", "dataset.workers", 10),
+    ("--epochs 60", "training.epochs", 60),
+    ("-b 96", "training.batch", 96),
+    ("--batch-size=96", "training.batch", 96),
+    ("--optimizer-batch-size 960", "training.optimizer_batch", 960),
+    ("--optimizer-batch-size -1", "training.optimizer_batch", 0),
+    ("--lr 0.005", "training.lr", 0.005),
+    ("--lr-schedule step", "training.schedule", "step"),
+    ("--lr-schedule cosine", "training.schedule", "cosine"),
+    ("--milestones 15,30,45", "training.milestones", [15, 30, 45]),
+    ("--warmup 5", "training.warmup_epochs", 5),
+    ("--label-smoothing 0.1", "training.label_smoothing", 0.1),
+    ("--mix-rate 0.2", "training.mix_rate", 0.2),
+    ("--mix-prob 0.7", "training.mix_prob", 0.7),
+    ("--mix-type MIXUP", "training.mix_kind", "mixup"),
+    ("--dropout-steps 32", "space.dropout_samples", 32),
+    ("--dropout-steps 32", "space.dropout", 0.2),
+    ("--dropout-steps 0", "space.dropout", 0.0),
+    ("--dropout-steps 8 --dropout-rate 0.3", "space.dropout", 0.3),
+    ("--momentum 0.8", "training.momentum", 0.8),
+    ("--weight-decay 3e-5", "training.weight_decay", 3e-5),
+    ("--wd 3e-5", "training.weight_decay", 3e-5),
+    ("--bn-no-wd", "training.norm_decay", False),
+    ("--norm-input", "space.pixels", "imagenet"),
+    ("--nesterov", "training.nesterov", True),
+    ("--gather-checkpoints", "training.gather_checkpoints", True),
+    ("--training-only", "training.training_only", True),
+    ("--bit-width 3", "space.weight_bits", 3),
+    ("--depthwise-bit-width 6", "space.depthwise_bits", 6),
+    ("--first-layer-bit-width 7", "space.first_layer_bits", 7),
+    ("--hard-tanh-threshold 9", "space.hard_tanh", 9.0),
+    ("--quant-type INT", "space.quantized", True),
+    ("--quant-type FP", "space.quantized", False),
+    ("--quant-type FP", "space.clip_residuals", True),
+    ("--seed 123456", "seed", 123456),
+    ("--data somewhere", "dataset.root", "somewhere"),
+]
+
+
+@pytest.mark.parametrize(("words", "option", "expected"), MICRONET_FLAGS)
+def test_a_flag_of_the_micronet_program_stands_for_an_option_of_a_training(
+    words: str, option: str, expected: Any
+) -> None:
+    values = resolve(translate(words.split(), "train"), "micronet-4b")
+    section, _, name = option.rpartition(".")
+    assert (values[section][name] if section else values[name]) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--prof 20", "--stop-after 20"),
+        ("--prof -1", ""),
+        ("--workspace out", "--out out"),
+        ("--weight-scaling-impl-type STATS", ""),
+        ("--resume float.pth --finetune", "--init float.pth"),
+        ("--resume best.pth.tar --evaluate", "--init best.pth.tar --evaluate"),
+        ("--resume --epochs 3", "--resume --training.epochs 3"),
+    ],
+)
+def test_a_flag_of_the_micronet_program_stands_for_an_option_of_the_command(words: str, expected: str) -> None:
+    assert translate(words.split(), "train") == expected.split()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--lr-schedule constant", "--mix-type both", "--milestones soon", "--quant-type TERNARY", "--dropout-steps many"],
+)
+def test_a_value_that_the_micronet_program_does_not_take_is_refused(words: str) -> None:
+    flag, value = words.split()
+    with pytest.raises(ConfigError, match=f"{flag} takes .* got '{value}'"):
+        translate([flag, value], "train")
+
+
+@pytest.mark.parametrize(
+    ("flag", "instead"),
+    [
+        ("--start-epoch", "--resume"),
+        ("--print-freq", "every few seconds"),
+        ("--local_rank", "torchrun"),
+        ("--report-file", "report.json"),
+        ("--final-weights", "weights.safetensors"),
+        ("--compute-micronet-cost", "bitwright cost"),
+    ],
+)
+def test_a_flag_that_stands_for_nothing_is_refused_with_what_there_is(flag: str, instead: str) -> None:
+    with pytest.raises(ConfigError, match=f"{flag} means nothing here: .*{instead}"):
+        translate([flag, "1"], "train")
+
+
+def test_the_optimizer_of_another_program_cannot_be_resumed() -> None:
+    with pytest.raises(ConfigError, match=r"--init model\.pth\.tar starts one from those weights"):
+        translate(["--resume", "model.pth.tar"], "train")
+
+
+def test_the_flags_of_the_micronet_program_mean_nothing_in_a_search() -> None:
+    assert translate(["--epochs", "3"], "search") == ["--epochs", "3"]  # which resolving refuses
 
 
 # everything else

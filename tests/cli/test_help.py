@@ -56,7 +56,8 @@ def test_help_wins_over_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_data_list_lists_the_data_sets_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, "data", "list").splitlines()
-    assert [line.split()[0] for line in lines] == ["cifar10", "digits", "fashion_mnist", "image_folder", "mnist"]
+    names = ["cifar10", "digits", "fashion_mnist", "image_folder", "imagenet", "mnist"]
+    assert [line.split()[0] for line in lines] == names
 
 
 def test_data_check_tells_the_sizes(capsys: pytest.CaptureFixture[str]) -> None:

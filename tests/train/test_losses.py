@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from bitwright.train.losses import LOSSES, cross_entropy, squared_hinge
+from bitwright.train.mixing import Mixed
+from bitwright.train.recipe import Recipe
+from bitwright.train.step import mixed_loss
 
 EPSILON = 2.0**-24  # half the spacing of float32 numbers just above 1
 
@@ -73,3 +76,29 @@ def test_losses_leave_their_arguments_alone_and_return_a_scalar(loss):
     before = logits.clone(), labels.clone()
     assert loss(logits, labels, 0.1).shape == ()
     assert torch.equal(logits, before[0]) and torch.equal(labels, before[1])
+
+
+# mixed labels and copies of images
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_mixed_images_is_cross_entropy_against_the_mixed_smoothed_target(smoothing):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn((6, 5), generator=generator)
+    labels, others = torch.randint(0, 5, (2, 6), generator=generator)
+    mixed = Mixed(logits, labels, others, torch.tensor(0.3))
+    found = mixed_loss(logits, mixed, Recipe(label_smoothing=smoothing, mix_rate=1.0))
+    target = 0.3 * torch.nn.functional.one_hot(labels, 5) + 0.7 * torch.nn.functional.one_hot(others, 5)
+    target = target.double() * (1 - smoothing) + smoothing / 5
+    expected = -(target * logits.double().log_softmax(1)).sum(1).mean()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_copies_of_images_count_as_the_mean_over_all_of_them():
+    generator = torch.Generator().manual_seed(4)
+    copies = torch.randn((3, 4, 5), generator=generator)
+    labels = torch.tensor([0, 4, 2, 2])
+    mixed = Mixed(labels, labels, labels, torch.ones(()))
+    found = mixed_loss(copies.reshape(12, 5), mixed, Recipe())
+    expected = torch.stack([cross_entropy(logits, labels) for logits in copies]).mean()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)

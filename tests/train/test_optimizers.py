@@ -14,20 +14,21 @@ from bitwright.quantizers.ternary import Ternary
 from bitwright.quantizers.uniform import Uniform
 from bitwright.train.checkpoint import load, save
 from bitwright.train.optimizers import Optimizer, update_scale
+from bitwright.train.random_stream import random_stream
 from bitwright.train.recipe import Recipe
-from bitwright.train.step import random_stream, train_step
+from bitwright.train.step import train_step
 
 BOTH = pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 
 
-def chain(*quantizers, key="", channels=4):
+def chain(*quantizers, key="", channels=4, bias=False):
     """A 1x1 convolution per quantizer, each with a batch normalisation, then a real classifier of 3 classes."""
     nodes = [Node(Input((2, 3, 3), offset=(128.0,), scale=(1 / 64,)))]
     for i, quantizer in enumerate(quantizers):
         nodes.append(Node(Conv2d(channels, 1, quantizer), (len(nodes) - 1,), f"{key}conv{i}"))
         nodes.append(Node(BatchNorm(Binary()), (len(nodes) - 1,), f"{key}conv{i}/norm"))
     nodes.append(Node(GlobalSumPool(), (len(nodes) - 1,)))
-    nodes.append(Node(Linear(3, Real()), (len(nodes) - 1,), "classes"))
+    nodes.append(Node(Linear(3, Real(), bias=bias), (len(nodes) - 1,), "classes"))
     return Network(tuple(nodes))
 
 
@@ -292,12 +293,43 @@ def test_weight_decay_shrinks_free_weights_only():
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_learned_scales_do_not_decay(per_channel):
     weights = Weights([chain(Uniform(4, step="learned", per_channel=per_channel))])
-    before = weights["conv0/log2_scale"].tolist()
+    before = weights["conv0/log2_range"].tolist()
     optimizer = Optimizer(weights, Recipe(optimizer="sgd", weight_decay=0.25))
     for parameter in weights.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step(values(weights), 0.5)
-    assert weights["conv0/log2_scale"].tolist() == before
+    assert weights["conv0/log2_range"].tolist() == before
+
+
+@pytest.mark.parametrize("norm_decay", [False, True])
+@pytest.mark.parametrize("scale_decay", [False, True])
+def test_normalisations_and_learned_scales_decay_where_the_recipe_says_so(norm_decay, scale_decay):
+    weights = Weights([chain(Uniform(4, step="learned", per_channel=True), bias=True)])
+    set_to(weights, 0.5)
+    recipe = Recipe(optimizer="sgd", weight_decay=0.25, norm_decay=norm_decay, scale_decay=scale_decay)
+    optimizer = Optimizer(weights, recipe)
+    for parameter in weights.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step(values(weights), 0.5)
+    decayed = {name for name, tensor in values(weights).items() if not (tensor == 0.5).all()}
+    expected = {"conv0", "classes"}
+    expected |= {"conv0/norm/gain", "conv0/norm/offset"} if norm_decay else set()
+    expected |= {"conv0/log2_range", "classes/bias"} if scale_decay else set()
+    assert decayed == expected
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_agrees_with_torch_with_and_without_nesterov_momentum(nesterov):
+    weights, theirs = Weights([chain(Real())]), Weights([chain(Real())])
+    optimizer = Optimizer(weights, Recipe(optimizer="sgd", momentum=0.9, nesterov=nesterov, clip_norm=0))
+    peer = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9, nesterov=nesterov)
+    for seed in range(4):
+        set_gradients(weights, seed=seed)
+        set_gradients(theirs, seed=seed)
+        optimizer.step(values(weights), 0.01)
+        peer.step()
+    for name, tensor in values(weights).items():
+        assert torch.allclose(tensor, theirs[name], rtol=1e-6, atol=1e-7)
 
 
 def test_gradients_are_clipped_as_torch_clips_them():

@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from bitwright.train.recipe import Recipe
-from bitwright.train.schedules import constant, cosine_restarts, exponential, one_cycle
+from bitwright.train.schedules import (
+    constant,
+    cosine,
+    cosine_restarts,
+    exponential,
+    linear,
+    one_cycle,
+    step,
+    warmed_up,
+)
 
 
 def test_cosine_restarts_follow_equation_5_of_sgdr():
@@ -103,6 +112,67 @@ def test_exponential_decay_has_the_factors_of_the_originals(highest, lowest, epo
 def test_exponential_decay_is_constant_within_an_epoch():
     rate = exponential(0.001, 3e-6, 250)
     assert rate(3.0) == rate(3.999)
+
+
+# the schedules of the MicroNet program: rates per epoch, each with a warm-up
+
+
+def published(schedule, lr, epochs, epoch, *, milestones=(15, 30, 45), warmup=0):
+    """The formulas of the MicroNet program: e counts after the warm-up, milestones from the start."""
+    if epoch < warmup:
+        return lr * (epoch + 1) / warmup
+    since, left = epoch - warmup, epochs - warmup
+    return {
+        "step": lr * math.prod([0.1 for milestone in milestones if epoch >= milestone]),
+        "linear": lr * (1 - since / left),
+        "cosine": 0.5 * (1 + math.cos(math.pi * since / left)) * lr,
+    }[schedule]
+
+
+@pytest.mark.parametrize("schedule", ["step", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1, 5])
+def test_a_recipe_follows_the_published_rates_epoch_by_epoch(schedule, warmup):
+    recipe = Recipe(epochs=60, lr=0.005, schedule=schedule, milestones=(15, 30, 45), warmup_epochs=warmup)
+    rates = recipe.rates()
+    for epoch in range(60):
+        expected = published(schedule, 0.005, 60, epoch, warmup=warmup)
+        assert rates(epoch) == pytest.approx(expected, rel=1e-12)
+        assert rates(epoch + 0.999) == rates(epoch)
+
+
+def test_the_step_schedule_of_the_two_micronet_trainings():
+    first, second = step(0.005, (15, 30, 45), 0.1), step(1e-4, (5, 10, 15), 0.1)
+    assert [first(e) for e in (0, 14, 15, 29, 30, 44, 45, 59)] == pytest.approx(
+        [5e-3, 5e-3, 5e-4, 5e-4, 5e-5, 5e-5, 5e-6, 5e-6]
+    )
+    assert [second(e) for e in (0, 4, 5, 10, 15, 19)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-7])
+
+
+def test_step_agrees_with_torch():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 4, 9], gamma=0.2)
+    ours = step(0.3, (3, 4, 9), 0.2)
+    for epoch in range(12):
+        assert ours(epoch) == pytest.approx(theirs.get_last_lr()[0], rel=1e-12)
+        optimizer.step()
+        theirs.step()
+
+
+def test_linear_and_cosine_would_reach_zero_after_the_last_epoch():
+    assert linear(0.1, 10)(10) == 0.0
+    assert cosine(0.1, 10)(10) == pytest.approx(0.0, abs=1e-17)
+    assert linear(0.1, 10)(9) == pytest.approx(0.01)
+    assert min(linear(0.1, 10)(9), cosine(0.1, 10)(9)) > 0
+
+
+def test_the_warm_up_ends_at_the_full_rate():
+    rate = warmed_up(0.4, 4, constant(0.4))
+    assert [rate(epoch) for epoch in (0, 1, 2, 3, 4)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+
+
+def test_a_warm_up_may_be_longer_than_the_training():
+    rates = Recipe(epochs=2, lr=0.1, schedule="linear", warmup_epochs=5).rates()
+    assert [rates(0), rates(1)] == pytest.approx([0.02, 0.04])
 
 
 def test_a_constant_rate_is_constant():

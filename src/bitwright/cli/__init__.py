@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 COMMANDS = {
     "demo": "search, train and evaluate on data that is already here, in under five minutes",
     "search": "search for an architecture",
     "train": "train an architecture from scratch",
+    "quantize": "quantize trained weights without training",
     "evaluate": "test accuracy and costs of a trained network, in integers",
     "lower": "turn a trained network into an integer-only graph",
     "export": "write a network as ONNX, QONNX or C",
     "import": "turn a quantized ONNX or QONNX model into an integer graph",
     "verify": "compare integer results bit for bit wherever a network runs",
+    "cost": "count what a network stores and computes, and score it",
     "show": "draw and describe an architecture",
     "data": "list, check or download data sets",
 }
-DEPLOY = {"lower": "lower", "export": "export", "import": "import_model", "verify": "verify"}  # in deploy.py
+MODULES = {
+    "lower": "deploy",
+    "export": "deploy",
+    "import": "deploy",
+    "verify": "deploy",
+    "cost": "cost",
+    "quantize": "quantize",
+}
+FUNCTIONS = {"import": "import_model"}  # where the name of a command is none of Python's; MODULES: else commands.py
 RESUMABLE = ("demo", "search", "train")
 
 
@@ -42,14 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ..errors import BitwrightError
 
     try:
-        if given[0] in DEPLOY:
-            from . import deploy
-
-            getattr(deploy, DEPLOY[given[0]])(given[1:])
-        else:
-            from . import commands
-
-            getattr(commands, given[0])(given[1:])
+        module = import_module(f"{__package__}.{MODULES.get(given[0], 'commands')}")
+        getattr(module, FUNCTIONS.get(given[0], given[0]))(given[1:])
     except BitwrightError as error:
         print(f"bitwright {given[0]}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

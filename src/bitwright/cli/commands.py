@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import sys
@@ -16,6 +17,7 @@ from .. import catalogue
 from ..architecture import Architecture
 from ..errors import ConfigError, DataError, ExportError
 from ..experiment import Experiment, resolve
+from ..journal import Journal
 from ..kernels import keep_freed_memory
 from ..report.evaluation import Evaluation
 from ..report.evaluation import evaluate as evaluate_network
@@ -23,14 +25,19 @@ from ..report.figures import draw_cells
 from ..run_directory import (
     TrainingRun,
     found_architecture,
+    latest_training,
     open_trained,
     start_search,
     training_path,
 )
 from ..spaces.enas_micro import CELLS, EnasMicro
+from ..train.distributed import launched
+from ..train.distributed import ranks as current_ranks
+from ..train.step import measure
 from .options import Parser, open_console, use_threads
 
 DEMO = "digits-demo"
+PRINTED_CLASSES = 20  # more make a confusion matrix nobody reads; then top-5 is told instead
 DEMO_EXPORTS = {"onnx": "network.onnx", "qonnx": "network.qonnx.onnx", "c": "c"}
 
 
@@ -55,31 +62,54 @@ def train(arguments: Sequence[str]) -> None:
         "--arch",
         "--fixed-arc",
         metavar="TEXT",
-        help='the architecture, such as "0 2 1 ...", in place of the run\'s best',
+        help='the architecture, such as "0 2 1 ...", in place of the run\'s best; a space of one needs none',
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where the training goes (default: RUN/train, train-2, ...)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the training that is there")
-    options, rest = parser.read(arguments, "train")
-    run, best = _source(options.source)
-    if run is not None and (run / "config.yaml").exists() and options.preset is None:
-        rest = ["--config", str(run / "config.yaml"), *rest]
-    elif run is not None and best is not None and options.preset is None and not rest:
-        raise ConfigError(f"there is no config.yaml beside {best}; name a --preset or --config")
-    experiment = _experiment(resolve(rest, options.preset))
-    if options.arch is not None:
-        architecture = experiment.final_space.parse(options.arch)
-    elif best is not None:
-        architecture = found_architecture(best, experiment.final_space)
-    else:
-        raise ConfigError("name a run directory, a best.json, or an architecture with --arch")
-    out = options.out or training_path(
-        run or Path("runs") / (options.preset or experiment.values["dataset"]["name"]), resume=options.resume
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="weights to start from: a run of ours, at whatever bit widths, or a published checkpoint",
     )
-    console = open_console()
-    _train(TrainingRun(experiment, architecture, out), options.resume, console)
-    console.print(f"\nnext: bitwright evaluate {out if options.out else out.parent}")
+    parser.add_argument("--resume", action="store_true", help="go on with the training that is there")
+    parser.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="no training: validate what is in --init, or was trained in --out or RUN",
+    )
+    parser.add_argument("--stop-after", type=int, metavar="N", help="stop after N steps; --resume goes on")
+    parser.add_argument("--no-checkpoints", action="store_true", help="write none; what is interrupted is lost")
+    with launched() as join:
+        options, rest = parser.read(arguments, "train")
+        _check_train_options(options)
+        run, best = _source(options.source)
+        if run is not None and (run / "config.yaml").exists() and options.preset is None:
+            rest = ["--config", str(run / "config.yaml"), *rest]
+        elif run is not None and best is not None and options.preset is None and not rest:
+            raise ConfigError(f"there is no config.yaml beside {best}; name a --preset or --config")
+        experiment = _experiment(resolve(rest, options.preset))
+        ranks = join(experiment.device)
+        experiment.training.steps_per_update(ranks.count)  # a mistake shows before anything is written
+        console = open_console()
+        console.quiet = not ranks.is_first
+        architecture = _architecture(experiment, options.arch, best)
+        out = options.out or training_path(
+            run or Path("runs") / (options.preset or experiment.values["dataset"]["name"]),
+            resume=options.resume or options.evaluate,
+        )
+        init = latest_training(options.init) if options.init is not None and options.init.is_dir() else options.init
+        training = TrainingRun(experiment, architecture, out, init)
+        if options.evaluate:
+            _validate(training, console)
+            return
+        finished = _train(
+            training, options.resume, console,
+            stop_after=options.stop_after, keep_checkpoints=not options.no_checkpoints,
+        )  # fmt: skip
+        if finished:
+            console.print(f"\nnext: bitwright evaluate {out if options.out else out.parent}")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -241,16 +271,85 @@ def _search(experiment: Experiment, out: Path, resume: bool, console: Console) -
         console.print(f"warning: {warning}")
 
 
-def _train(training: TrainingRun, resume: bool, console: Console) -> None:
-    training.start(resume=resume)
+def _check_train_options(options: argparse.Namespace) -> None:
+    """ConfigError names options of `train` that do not go together, or that stand for nothing there is."""
+    if options.init is not None and not options.init.exists():
+        raise ConfigError(f"there is no {options.init} to start from")
+    if options.stop_after is not None and options.stop_after < 1:
+        raise ConfigError(f"--stop-after is at least 1, got {options.stop_after}")
+    if options.no_checkpoints and options.resume:
+        raise ConfigError("--resume goes on from a checkpoint; --no-checkpoints does without them")
+    if options.evaluate and options.resume:
+        raise ConfigError("--evaluate trains nothing; leave out --resume")
+
+
+def _architecture(experiment: Experiment, given: str | None, best: Path | None) -> Architecture:
+    """The architecture to train: the one that was given or found, or the only one of the space."""
+    space = experiment.final_space
+    if given is not None:
+        return space.parse(given)
+    if not space.decisions:
+        return space.architecture(())
+    if best is None:
+        raise ConfigError("name a run directory, a best.json, or an architecture with --arch")
+    return found_architecture(best, space)
+
+
+def _train(
+    training: TrainingRun,
+    resume: bool,
+    console: Console,
+    *,
+    stop_after: int | None = None,
+    keep_checkpoints: bool = True,
+) -> bool:
+    """Whether the training came to its end."""
+    if current_ranks().is_first:
+        training.start(resume=resume)
     if training.is_complete:
         console.print(f"the training in {training.path} is complete")
-        return
-    console.print(f"training {training.architecture} in {training.path}")
-    fitted = training.execute(console)
+        return True
+    console.print(f"training {training.architecture} in {training.path}{_on_devices()}")
+    fitted = training.execute(console, stop_after=stop_after, keep_checkpoints=keep_checkpoints)
+    minutes = f"{fitted.seconds / 60:.1f} min"
+    if not fitted.finished:
+        console.print(f"stopped before its end, {minutes}" + ("; --resume goes on" if keep_checkpoints else ""))
+    elif fitted.validation_accuracy is None:
+        console.print(f"trained for {fitted.best_epoch} epochs without validation, {minutes}")
+    else:
+        console.print(
+            f"best validation accuracy {fitted.validation_accuracy:.4f} in epoch {fitted.best_epoch}, {minutes}"
+        )
+    return fitted.finished
+
+
+def _on_devices() -> str:
+    count = current_ranks().count
+    return f" on {count} devices" if count > 1 else ""
+
+
+def _validate(training: TrainingRun, console: Console) -> None:
+    """One pass over the validation images."""
+    experiment, origin = training.experiment, "weights.safetensors"
+    if training.given_init is not None and training.initialised is not None:
+        weights, loaded = training.initialised
+        weights = weights.to(experiment.device)
+        console.print(f"from {training.init}: {loaded}")
+    else:
+        if not (training.path / origin).exists():
+            origin = "best.safetensors"
+        weights = training.weights(origin)
+        console.print(f"from {training.path / origin}")
+    images = experiment.dataset.validation
+    ranks = current_ranks()
+    with Journal(console=console).progress("validating", len(images)) as progress:
+        measured = measure(
+            training.network, weights, images, experiment.training.loss, ranks=ranks,
+            tick=lambda done: progress.advance(min(done * ranks.count, len(images)) - progress.done),
+        )  # fmt: skip
     console.print(
-        f"best validation accuracy {fitted.validation_accuracy:.4f} in epoch {fitted.best_epoch},"
-        f" {fitted.seconds / 60:.1f} min"
+        f"{len(images):,} validation images: top-1 {measured.top1:.4f}, top-5 {measured.top5:.4f},"
+        f" loss {measured.loss:.4f}"
     )
 
 
@@ -307,22 +406,31 @@ def _print_evaluation(console: Console, evaluation: Evaluation, architecture: Ar
             *(f"{int(f):,}" if f else "" for f in figures),
         )
     console.print(table)
-    confusion = Table(title="\nconfusion: rows are the true classes", title_justify="left", box=None, pad_edge=False)
-    confusion.add_column("")
-    for name in evaluation.classes:
-        confusion.add_column(name, justify="right")
-    for name, row in zip(evaluation.classes, evaluation.confusion_matrix, strict=True):
-        confusion.add_row(name, *(str(n) if n else "." for n in row))
-    console.print(confusion)
+    if evaluation.confusion_matrix is not None and len(evaluation.classes) <= PRINTED_CLASSES:
+        _print_confusion(console, evaluation.classes, evaluation.confusion_matrix)
     console.print(
         f"\n{architecture}\n"
-        f"test accuracy    {evaluation.test_accuracy:.4f} on {evaluation.test_images:,} images"
+        f"test accuracy    {evaluation.test_accuracy:.4f}{_top5_text(evaluation)} on {evaluation.test_images:,} images"
         f" (validation {evaluation.validation_accuracy:.4f}){_integer_text(evaluation)}\n"
         f"parameters       {evaluation.parameters:,}\n"
         f"weight bits      {evaluation.weight_bits:,} ({evaluation.weight_bits / 8192:,.1f} KiB)\n"
         f"MACs             {evaluation.macs:,}\n"
         f"bit operations   {evaluation.bit_operations:,}"
     )
+
+
+def _top5_text(evaluation: Evaluation) -> str:
+    return f", top-5 {evaluation.test_top5:.4f}" if len(evaluation.classes) > PRINTED_CLASSES else ""
+
+
+def _print_confusion(console: Console, classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
+    confusion = Table(title="\nconfusion: rows are the true classes", title_justify="left", box=None, pad_edge=False)
+    confusion.add_column("")
+    for name in classes:
+        confusion.add_column(name, justify="right")
+    for name, row in zip(classes, matrix, strict=True):
+        confusion.add_row(name, *(str(n) if n else "." for n in row))
+    console.print(confusion)
 
 
 def _integer_text(evaluation: Evaluation) -> str:

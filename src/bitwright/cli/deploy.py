@@ -18,7 +18,7 @@ from ..files import write_text
 from ..integer import storage
 from ..integer.describe import as_dot, as_text, rows
 from ..integer.graph import IntegerGraph
-from ..integer.lower import Lowered, lowered
+from ..integer.lower import THRESHOLD_BITS, Lowered, lowered
 from ..modules import Weights
 from ..report.figures import save_figure
 from ..report.graph_figure import graph_figure
@@ -28,6 +28,7 @@ from ..verify import verify as verify_graph
 from .options import Parser, open_console, use_threads
 
 SAMPLES = 1000  # that verify takes unless told
+MOST_THRESHOLD_BITS = 10
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,19 @@ def lower(arguments: Sequence[str]) -> None:
     options.add_argument("--picture", type=Path, metavar="FILE", help="also a drawing, .svg or .png")
     options.add_argument("--dot", type=Path, metavar="FILE", help="also a drawing in the DOT language")
     options.add_argument("--quiet", action="store_true", help="no table of nodes")
+    options.add_argument(
+        "--threshold-bits",
+        type=int,
+        default=THRESHOLD_BITS,
+        help="activations of up to so many bits become thresholds, wider ones a multiplication and a shift"
+        f" (default: {THRESHOLD_BITS})",
+    )
     given, _ = options.read(arguments, "lower")
+    if not 1 <= given.threshold_bits <= MOST_THRESHOLD_BITS:
+        raise ConfigError(f"threshold-bits are 1 to {MOST_THRESHOLD_BITS}, got {given.threshold_bits}")
     if given.picture is not None and given.picture.suffix not in (".svg", ".png"):
         raise ConfigError(f"a picture is a .svg or .png file, got {given.picture}")
-    trained = _trained(given.run)
+    trained = _trained(given.run, threshold_bits=given.threshold_bits)
     graph = trained.lowering.graph
     out = given.out or trained.run.path / INTEGER_GRAPH
     storage.save(graph, out)
@@ -192,10 +202,10 @@ def _source(path: Path, data: Path | None = None) -> tuple[IntegerGraph, _Traine
     return trained.lowering.graph, trained
 
 
-def _trained(run: Path, data: Path | None = None) -> _Trained:
+def _trained(run: Path, data: Path | None = None, threshold_bits: int = THRESHOLD_BITS) -> _Trained:
     training = open_trained(run, data, device="cpu")
     weights = training.weights()
-    return _Trained(training, weights, lowered(training.network, weights))
+    return _Trained(training, weights, lowered(training.network, weights, threshold_bits=threshold_bits))
 
 
 def _describe(console: Console, graph: IntegerGraph, table: bool = True) -> None:

@@ -1,7 +1,8 @@
-"""Short options and the flags of the original ENAS programs, in terms of the options of an experiment.
+"""Short options and the flags of the original programs, in terms of the options of an experiment.
 
-The original programs have one set of `child_` flags, which mean the shared weights in a search and the network in a
-training. Flags that name nothing here (replicas, data formats, log intervals) are not accepted.
+The ENAS programs have one set of `child_` flags, which mean the shared weights in a search and the network in a
+training; the flags of the MicroNet program are for a training. Flags that name nothing here (replicas, data formats,
+log intervals) are not accepted.
 """
 
 from __future__ import annotations
@@ -77,6 +78,92 @@ RENAMED = {"child_fixed_arc": "--arch", "fixed_arc": "--arch", "fixed-arc": "--a
 SWITCHES = {"child_lr_cosine", "child_use_aux_heads"}
 
 
+def _or_none(text: str) -> str:
+    """-1 is none there, 0 here."""
+    return str(max(int(text), 0))
+
+
+def _list(text: str) -> str:
+    return f"[{','.join(str(int(part)) for part in text.split(','))}]"
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text.upper() not in allowed:
+            raise ValueError
+        return text.lower()
+
+    return convert
+
+
+def _steps(text: str) -> list[str]:
+    dropped = "0.2" if int(text) > 0 else "0"
+    return ["--space.dropout_samples", str(max(int(text), 1)), "--space.dropout", dropped]
+
+
+def _quantized(text: str) -> list[str]:
+    return {
+        "INT": ["--space.quantized", "true"],
+        "FP": ["--space.quantized", "false", "--space.clip_residuals", "true"],
+    }[text.upper()]
+
+
+def _statistics(text: str) -> list[str]:
+    return {"STATS": []}[text.upper()]
+
+
+def _option(name: str, convert: Callable[[str], str] = str) -> Callable[[str], list[str]]:
+    return lambda text: [f"--{name}", convert(text)]
+
+
+MICRONET: dict[str, Callable[[str], list[str]]] = {
+    "j": _option("dataset.workers"),
+    "workers": _option("dataset.workers"),
+    "epochs": _option("training.epochs"),
+    "b": _option("training.batch"),
+    "batch-size": _option("training.batch"),
+    "optimizer-batch-size": _option("training.optimizer_batch", _or_none),
+    "lr": _option("training.lr"),
+    "lr-schedule": _option("training.schedule", _one_of("STEP", "LINEAR", "COSINE")),
+    "milestones": _option("training.milestones", _list),
+    "warmup": _option("training.warmup_epochs"),
+    "label-smoothing": _option("training.label_smoothing"),
+    "mix-rate": _option("training.mix_rate"),
+    "mix-prob": _option("training.mix_prob"),
+    "mix-type": _option("training.mix_kind", _one_of("CUTMIX", "MIXUP")),
+    "dropout-steps": _steps,
+    "dropout-rate": _option("space.dropout"),
+    "momentum": _option("training.momentum"),
+    "weight-decay": _option("training.weight_decay"),
+    "wd": _option("training.weight_decay"),
+    "prof": lambda text: ["--stop-after", text] if int(text) > 0 else [],
+    "workspace": _option("out"),
+    "bit-width": _option("space.weight_bits"),
+    "depthwise-bit-width": _option("space.depthwise_bits"),
+    "first-layer-bit-width": _option("space.first_layer_bits"),
+    "hard-tanh-threshold": _option("space.hard_tanh"),
+    "quant-type": _quantized,
+    "weight-scaling-impl-type": _statistics,
+}
+MICRONET_SWITCHES = {
+    "bn-no-wd": ["--training.norm_decay", "false"],
+    "norm-input": ["--space.pixels", "imagenet"],
+    "nesterov": ["--training.nesterov", "true"],
+    "gather-checkpoints": ["--training.gather_checkpoints", "true"],
+    "training-only": ["--training.training_only", "true"],
+    "finetune": [],  # with --resume FILE, which is --init FILE
+}
+ELSEWHERE = {
+    "start-epoch": "--resume goes on in the epoch where a training was, --init starts in the first",
+    "p": "the rate of work is shown every few seconds",
+    "print-freq": "the rate of work is shown every few seconds",
+    "local_rank": "torchrun tells every process which it is",
+    "report-file": "it is report.json in the training's directory",
+    "final-weights": "they are weights.safetensors in the training's directory",
+    "compute-micronet-cost": "`bitwright cost RUN` tells it",
+}
+
+
 def translate(arguments: Sequence[str], command: str) -> list[str]:
     """`arguments` with short options and original flags in terms of the options there are."""
     translated: list[str] = []
@@ -104,6 +191,14 @@ def translate(arguments: Sequence[str], command: str) -> list[str]:
             translated += _original(name, value if equals else truth, command)
         elif name in ORIGINAL:
             translated += _original(name, value if equals else _value(rest, option), command)
+        elif command == "train" and name in MICRONET:
+            translated += _micronet(option, value if equals else _value(rest, option))
+        elif command == "train" and name in MICRONET_SWITCHES and not equals:
+            translated += MICRONET_SWITCHES[name]
+        elif command == "train" and name in ELSEWHERE:
+            raise ConfigError(f"{option} means nothing here: {ELSEWHERE[name]}")
+        elif command == "train" and option == "--resume" and rest and rest[0].endswith((".pth", ".tar")):
+            translated += _resumed(rest.pop(0), arguments)
         else:
             translated.append(word)
     return translated
@@ -120,6 +215,22 @@ def _original(name: str, value: str, command: str) -> list[str]:
         wanted = "true or false" if name in SWITCHES else "a number"
         raise ConfigError(f"--{name} takes {wanted}, got {value!r}") from None
     return [f"--{option}", converted]
+
+
+def _micronet(option: str, value: str) -> list[str]:
+    try:
+        return MICRONET[option.lstrip("-")](value)
+    except (ValueError, KeyError):
+        raise ConfigError(
+            f"{option} takes what it takes in the original program, got {value!r}; see docs/from-the-originals.md"
+        ) from None
+
+
+def _resumed(file: str, arguments: Sequence[str]) -> list[str]:
+    """A checkpoint of another program gives weights, but no optimizer and no epoch."""
+    if not {"--finetune", "--evaluate"} & set(arguments):
+        raise ConfigError(f"--resume goes on with a training of ours; --init {file} starts one from those weights")
+    return ["--init", file]
 
 
 def _dataset(name: str) -> list[str]:

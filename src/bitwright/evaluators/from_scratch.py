@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..architecture import Architecture
@@ -30,7 +31,8 @@ class FromScratch(Evaluator):
         save_in: Path | None = None,
     ) -> None:
         """save_in: a folder with a checkpoint per architecture, from which an interrupted evaluation goes on."""
-        self.space, self.dataset, self.recipe, self.seed = space, dataset, recipe, seed
+        self.space, self.dataset, self.seed = space, dataset, seed
+        self.recipe = replace(recipe, training_only=False)
         self.costs = dict(costs or {})
         self.journal = journal or Journal()
         self.save_in = save_in
@@ -51,6 +53,7 @@ class FromScratch(Evaluator):
                 save_to=None if self.save_in is None else self.save_in / f"{name}.pt",
                 title=f"stand-alone {number}/{len(architectures)}",
             )
+            assert fitted.validation_accuracy is not None
             costs = {key: cost(network.trunk).total for key, cost in self.costs.items()}
             measurements.append(Measurement(fitted.validation_accuracy, time.monotonic() - began, costs))
         return measurements

@@ -22,11 +22,12 @@ from ..log_lines import child_line
 from ..modules import Weights, forward
 from ..network import Network
 from ..spaces import SearchSpace
-from ..train.augment import Augmenter
 from ..train.fit import epoch_rows
+from ..train.loader import augmented
 from ..train.optimizers import Optimizer
+from ..train.random_stream import Key
 from ..train.recipe import Recipe
-from ..train.step import StepResult, random_stream, train_step
+from ..train.step import StepResult, train_step
 from ..trial import Measurement
 from . import Ask, Evaluator
 
@@ -62,12 +63,12 @@ class SharedWeights(Evaluator):
         self.space, self.dataset, self.recipe, self.seed = space, dataset, recipe, seed
         self.costs = dict(costs or {})
         self.journal = journal or Journal()
-        self.device = dataset.train.pixels.device
+        self.device = dataset.train.device
         self.weights = Weights((space.shared_network(a) for a in space.covering()), seed=seed, shared=True).to(
             self.device
         )
         self.optimizer = Optimizer(self.weights, recipe)
-        self.augmenter = Augmenter(dataset.train, recipe.augmentation, dataset.pixel_statistics[0])
+        self.images = augmented(dataset.train, recipe.augmentation, dataset.pixel_statistics[0])
         self.steps_per_epoch = len(epoch_rows(len(dataset.train), recipe.batch, seed, 0, torch.device("cpu")))
         self.steps = 0  # of training, so far
         self.evaluations = 0  # of architectures on one minibatch, so far
@@ -85,15 +86,10 @@ class SharedWeights(Evaluator):
     def _train(self, architectures: Sequence[Architecture], start: int, title: str, tick: Callable[[], None]) -> None:
         """One step on each of `architectures`, the first of which belongs to step `start`; go on from self.steps."""
         rates = self.recipe.rates()
-        end, batches, of_epoch = start + len(architectures), [], -1
+        end = start + len(architectures)
         with self.journal.progress(f"{title}: shared weights", len(architectures), self.steps - start) as progress:
-            while self.steps < end:
-                epoch, position = divmod(self.steps, self.steps_per_epoch)
-                if epoch != of_epoch:
-                    batches = epoch_rows(len(self.dataset.train), self.recipe.batch, self.seed, epoch, self.device)
-                    of_epoch = epoch
-                generator = random_stream(self.device, self.seed, "supernet", self.steps)
-                images, labels = self.augmenter.batch(batches[position], generator)
+            for images, labels, generator in self.images.batches(self._plan(end)):
+                epoch = self.steps // self.steps_per_epoch
                 rate = rates(self.steps / self.steps_per_epoch)
                 network = self.space.shared_network(architectures[self.steps - start])
                 result = train_step(
@@ -105,6 +101,15 @@ class SharedWeights(Evaluator):
                     self._tell(epoch, rate, result, len(labels))
                 progress.advance()
                 tick()
+
+    def _plan(self, end: int) -> list[tuple[torch.Tensor, Key]]:
+        """The rows and the key of every step from the present one up to `end`."""
+        epochs = range(self.steps // self.steps_per_epoch, -(-end // self.steps_per_epoch))
+        count = len(self.dataset.train)
+        rows = [r for e in epochs for r in epoch_rows(count, self.recipe.batch, self.seed, e, self.device)]
+        steps = range(self.steps, end)
+        first = epochs.start * self.steps_per_epoch
+        return [(rows[step - first], (self.seed, "supernet", step)) for step in steps]
 
     def _tell(self, epoch: int, rate: float, result: StepResult, count: int) -> None:
         loss, correct, norm = float(result.loss), int(result.correct), float(result.gradient_norm)

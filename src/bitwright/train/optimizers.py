@@ -29,6 +29,17 @@ def update_scale(weights: Weights, name: str, recipe: Recipe) -> float:
     return coefficient**2 if recipe.optimizer == "sgd" else coefficient
 
 
+def decays(name: str, parameter: Tensor, bound: float | None, recipe: Recipe) -> bool:
+    """Whether weight decay acts on a tensor. bound: H of a latent weight that is kept in [-H, H], which does not."""
+    if bound is not None:
+        return False
+    if name.endswith(("/gain", "/offset")):
+        return recipe.norm_decay
+    if name.endswith(("/log2_range", "/bias")):
+        return recipe.scale_decay
+    return parameter.dim() > 1
+
+
 class Optimizer:
     """One torch optimizer with a group for every pair of update scale and weight decay."""
 
@@ -43,8 +54,8 @@ class Optimizer:
             bound = None if latent is None else latent.quantizer.latent_bound(latent.fans)
             if bound is not None:
                 self._bounds[name] = bound
-            decays = bound is None and parameter.dim() > 1 and not name.endswith("/log2_scale")
-            key = (update_scale(weights, name, recipe), recipe.weight_decay if decays else 0.0)
+            decay = recipe.weight_decay if decays(name, parameter, bound, recipe) else 0.0
+            key = (update_scale(weights, name, recipe), decay)
             self._group_of[name] = groups.setdefault(key, len(groups))
         self._scales = [scale for scale, _ in groups]
         settings = [{"params": [], "weight_decay": decay} for _, decay in groups]
@@ -52,7 +63,7 @@ class Optimizer:
             settings[group]["params"].append(self._parameters[name])  # type: ignore[attr-defined]
         self._torch: torch.optim.Optimizer
         if recipe.optimizer == "sgd":
-            nesterov = recipe.momentum > 0
+            nesterov = recipe.nesterov and recipe.momentum > 0
             self._torch = torch.optim.SGD(
                 settings, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Schedule = Callable[[float], float]
 
@@ -41,6 +41,47 @@ def exponential(highest: float, lowest: float, epochs: int) -> Schedule:
 
     def rate(epoch: float) -> float:
         return highest * math.pow(lowest / highest, math.floor(epoch) / epochs)
+
+    return rate
+
+
+def step(highest: float, milestones: Sequence[int], factor: float) -> Schedule:
+    """`highest` times `factor` for every milestone that has been reached; milestones are epochs, counted from 0."""
+
+    def rate(epoch: float) -> float:
+        return highest * factor ** sum(epoch >= milestone for milestone in milestones)
+
+    return rate
+
+
+def linear(highest: float, epochs: int) -> Schedule:
+    """From `highest` in the first epoch by equal amounts per epoch, which would reach zero after the last."""
+
+    def rate(epoch: float) -> float:
+        return highest * (1 - min(math.floor(epoch) / epochs, 1.0))
+
+    return rate
+
+
+def cosine(highest: float, epochs: int) -> Schedule:
+    """Half a cosine from `highest` in the first epoch, which would reach zero after the last."""
+
+    def rate(epoch: float) -> float:
+        return highest / 2 * (1 + math.cos(math.pi * min(math.floor(epoch) / epochs, 1.0)))
+
+    return rate
+
+
+def warmed_up(highest: float, warmup: int, then: Schedule, *, counts_on: bool = False) -> Schedule:
+    """highest * (epoch + 1) / warmup in the first `warmup` epochs, and then what `then` gives.
+
+    counts_on: `then` is handed epochs of the whole training rather than those after the warm-up.
+    """
+
+    def rate(epoch: float) -> float:
+        if epoch < warmup:
+            return highest * (math.floor(epoch) + 1) / warmup
+        return then(epoch if counts_on else epoch - warmup)
 
     return rate
 
