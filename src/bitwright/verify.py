@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError, ExportError
 from .exports import c, onnx, qonnx
-from .integer.compare import differences
+from .integer.compare import differences, images_at_once
 from .integer.graph import IntegerGraph, reaching
 from .integer.lower import Lowered
 from .integer.run import Executor
@@ -187,8 +187,9 @@ def _against_training(trained: tuple[Network, Weights, Lowered], x: Integers, de
     network, weights, lowering = trained
     executor = Executor(lowering.graph, device)
     largest, bad, first = 0, 0, None
-    for start in range(0, len(x), BATCH):
-        batch = torch.from_numpy(x[start : start + BATCH]).to(device, torch.uint8)
+    count = images_at_once(lowering.graph, BATCH)
+    for start in range(0, len(x), count):
+        batch = torch.from_numpy(x[start : start + count]).to(device, torch.uint8)
         batch = batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch
         wrong = torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
         for position, exact, codes in differences(network, weights, lowering, batch, executor):
@@ -206,8 +207,8 @@ def _against_training(trained: tuple[Network, Weights, Lowered], x: Integers, de
 
 def reference_outputs(graph: IntegerGraph, x: Integers, device: torch.device | str = "cpu") -> Integers:
     """(N, *output shape) by the integer graph itself."""
-    executor = Executor(graph, device)
-    parts = [executor(torch.from_numpy(x[i : i + BATCH])).cpu().numpy() for i in range(0, len(x), BATCH)]
+    executor, count = Executor(graph, device), images_at_once(graph, BATCH)
+    parts = [executor(torch.from_numpy(x[i : i + count])).cpu().numpy() for i in range(0, len(x), count)]
     return np.concatenate(parts)
 
 

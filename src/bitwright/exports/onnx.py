@@ -12,6 +12,7 @@ or comparisons. Values with at most 256 different ones are uint8 with a zero poi
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ MOST_COMPARISONS = 1024  # thresholds of one activation that are written as comp
 LARGEST_MATRIX = 2**26  # elements of the weights of a convolution that is written as a matrix product
 SMALL_PRODUCT = 2**16  # weights of a matrix product that may as well run in int32
 
+RUN_AT_ONCE = 2**23  # input numbers
 METADATA = "bitwright"
 
 
@@ -91,8 +93,9 @@ def execute(path: Path, x: NDArray[np.int64]) -> NDArray[np.int64]:
     limits = np.iinfo(kind)
     if x.size and (x.min() < limits.min or x.max() > limits.max):
         raise ExportError(f"{path}: takes {given.type}, got {x.min()} to {x.max()}")
-    (y,) = session.run(None, {given.name: x.astype(kind)})
-    return np.asarray(y, dtype=np.int64)
+    count = max(1, RUN_AT_ONCE // math.prod(x.shape[1:]))
+    parts = [session.run(None, {given.name: x[i : i + count].astype(kind)})[0] for i in range(0, len(x), count)]
+    return np.concatenate(parts).astype(np.int64)
 
 
 def _onnx() -> Any:

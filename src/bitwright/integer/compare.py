@@ -9,8 +9,16 @@ from torch import Tensor
 
 from ..modules import Weights, run
 from ..network import Network
+from .graph import IntegerGraph
 from .lower import Lowered
 from .run import Executor
+
+HELD_VALUES = 2**27  # of all layers together
+
+
+def images_at_once(graph: IntegerGraph, most: int) -> int:
+    """How many images of at most `most` can be run with all their values held."""
+    return max(1, min(most, HELD_VALUES // sum(edge.size for edge in graph.edges)))
 
 
 def differences(
