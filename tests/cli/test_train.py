@@ -273,3 +273,72 @@ def test_the_resolved_configuration_repeats_a_training(trained: Path, run: Run, 
     out = tmp_path / "run"
     run("train", "--config", str(tmp_path / "config.yaml"), "--init", str(trained / "float"), "--out", str(out))
     assert (out / "weights.safetensors").read_bytes() == (trained / "4b" / "weights.safetensors").read_bytes()
+
+
+# quantization without training
+
+
+def quantize(place: Path, out: Path, *more: str) -> list[str]:
+    data = ("--dataset.name", "imagenet", "--dataset.root", str(place / "images"), "--dataset.classes", "folders")
+    return [
+        *("quantize", "--init", str(place / "float"), "--out", str(out), *data, "--dataset.crop", "32"),
+        *("--dataset.resize", "36", "--space.name", "proxylessnas", "--space.network", str(place / "net.json")),
+        *("--space.weight_bits", "8", "--space.depthwise_bits", "8", "--space.pool", "mean", "--threads", "1", *more),
+    ]
+
+
+def test_a_float_training_is_quantized_without_training(trained: Path, run: Run, tmp_path: Path) -> None:
+    said = run(*quantize(trained, tmp_path / "q", "--images", "20"))
+    result = read(tmp_path / "q" / "result.json")
+    assert result["calibration_images"] == 20
+    assert result["initialised_from"] == str(trained / "float")
+    assert result["float_accuracy"] == read(trained / "float" / "result.json")["validation_accuracy"]
+    assert f"quantized with 20 training images: top-1 {result['validation_accuracy']:.4f}" in said
+    started = safetensors.torch.load_file(trained / "float" / "weights.safetensors")
+    made = safetensors.torch.load_file(tmp_path / "q" / "weights.safetensors")
+    assert torch.equal(made["output"], started["output"])
+    assert not torch.equal(made["final_block/bn/mean"], started["final_block/bn/mean"])  # refitted
+    assert float(made["final_block/bn/log2_range"]) != pytest.approx(2.585, abs=1e-3)  # no longer log2(6)
+    evaluated = json.loads(run("evaluate", str(tmp_path / "q"), "--json", "--threads", "1"))
+    assert evaluated["test_accuracy"] == result["validation_accuracy"]  # the same images, in integers
+    assert evaluated["first_differing_layer"] is None
+    assert evaluated["test_accuracy"] <= evaluated["test_top5"] == 1.0  # there are four classes
+
+
+def test_statistics_may_stay_those_of_the_float_network(trained: Path, run: Run, tmp_path: Path) -> None:
+    run(*quantize(trained, tmp_path / "q", "--no-refit"))
+    started = safetensors.torch.load_file(trained / "float" / "weights.safetensors")
+    made = safetensors.torch.load_file(tmp_path / "q" / "weights.safetensors")
+    assert torch.equal(made["final_block/bn/mean"], started["final_block/bn/mean"])
+
+
+def test_wide_activations_are_lowered_to_thresholds_where_that_is_wanted(
+    trained: Path, run: Run, tmp_path: Path
+) -> None:
+    run(*quantize(trained, tmp_path / "q"))
+    assert "Requantize" in run("lower", str(tmp_path / "q"))
+    said = run("lower", str(tmp_path / "q"), "--threshold-bits", "8", "--out", str(tmp_path / "graph.safetensors"))
+    assert "Requantize" not in said and "MultiThreshold, 255 each" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "1"], "images are at least 2, got 1"),
+        (["--init", "absent.pth"], "there is no absent.pth to start from"),
+        (["--space.network", "mobile15"], "no network 'mobile15': mobile, mobile14"),
+        (["--space.weight_bits", "1"], "signed scaled integers take 2 to 16 bits, got 1"),
+    ],
+)
+def test_mistakes_of_quantize_are_one_line(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([*quantize(trained, tmp_path / "q"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "q").exists()
+
+
+def test_lower_names_the_threshold_bits_there_are(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lower", str(trained / "4b"), "--threshold-bits", "0"]) == 2
+    assert "threshold-bits are 1 to 10, got 0" in capsys.readouterr().err

@@ -151,7 +151,7 @@ def test_the_first_layer_whose_weights_are_not_those_of_the_graph_is_named(integ
         else:
             changed[name][index] = 0.5 if round(value * 8) != 4 else -0.5
     executor = Executor(lowering.graph)
-    _, _, named = _both(network, changed, lowering, executor, digits.test)
+    _, _, _, named = _both(network, changed, lowering, executor, digits.test)
     assert named == layer
     x, _ = digits.test.batch(slice(0, 170))
     apart = [

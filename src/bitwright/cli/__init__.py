@@ -1,7 +1,9 @@
-"""The `bitwright` command. Exit status: 0 success, 2 a user's mistake (one line on standard error), 130 interrupted."""
+"""The `bitwright` command. Exit status: 0 success, 2 a user's mistake (one line on standard error), 130 interrupted,
+141 nobody reads the output."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -58,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BitwrightError as error:
         print(f"bitwright {given[0]}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"bitwright {given[0]}: {what}", file=sys.stderr)
