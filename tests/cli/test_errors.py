@@ -438,7 +438,7 @@ BROKEN_IDX: list[tuple[str, bytes]] = [
     ("train-images-idx3-ubyte", idx(np.zeros((30, 28, 28)))[:-1]),
     ("train-images-idx3-ubyte", idx(np.zeros((30, 28, 28))) + b"\x00"),
     ("train-images-idx3-ubyte", idx(np.zeros(30))),
-    ("train-images-idx3-ubyte", gzip.compress(idx(np.zeros((30, 28, 28))))[:-20]),
+    ("train-images-idx3-ubyte", gzip.compress(idx(np.zeros((30, 28, 28))), mtime=0)[:-20]),
     ("train-images-idx3-ubyte", b"\x1f\x8bwords"),
     ("train-labels-idx1-ubyte", idx(np.zeros(29))),
     ("train-labels-idx1-ubyte", idx(np.full(30, 10))),

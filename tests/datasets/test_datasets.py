@@ -331,14 +331,14 @@ def test_validation_leaves_images_to_train_on(tmp_path: Path, count: int) -> Non
         (IMAGES, idx(noise(40, 6, 5))[:9]),
         (IMAGES, idx(noise(40))),
         (IMAGES, b"\x00\x00\x0d\x03" + idx(noise(40, 6, 5))[4:]),
-        (IMAGES, gzip.compress(idx(noise(40, 6, 5)))[:-30]),
-        (IMAGES, gzip.compress(idx(noise(40, 6, 5)))[:12]),
+        (IMAGES, gzip.compress(idx(noise(40, 6, 5)), mtime=0)[:-30]),
+        (IMAGES, gzip.compress(idx(noise(40, 6, 5)), mtime=0)[:12]),
         (IMAGES, b"\x1f\x8b" + b"\x00" * 50),
-        (IMAGES, gzip.compress(idx(noise(40, 6, 5)))[:-8] + b"\x00" * 8),
+        (IMAGES, gzip.compress(idx(noise(40, 6, 5)), mtime=0)[:-8] + b"\x00" * 8),
         (LABELS, idx(noise(39) % 10)),
         (LABELS, idx(np.full(40, 10, np.uint8))),
         (LABELS, idx(noise(40) % 10)[:-1]),
-        (LABELS, gzip.compress(idx(noise(40) % 10))[:-5]),
+        (LABELS, gzip.compress(idx(noise(40) % 10), mtime=0)[:-5]),
     ],
 )
 def test_a_damaged_idx_file_is_named(tmp_path: Path, stem: str, content: bytes) -> None:
