@@ -232,6 +232,8 @@ def test_a_training_leaves_its_files(job: Job) -> None:
         "checkpoint.pt",
         "train.log",
         "events",
+        "best.safetensors",
+        "report.json",
         "weights.safetensors",
         "result.json",
     }
