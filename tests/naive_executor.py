@@ -21,6 +21,7 @@ from bitwright.integer.graph import (
     Op,
     Pad,
     Requantize,
+    Slice,
     SumPool,
 )
 
@@ -84,6 +85,8 @@ def naive_step(op: Op, x: Int, inputs: list[Int]) -> Int:
             return out
         case Concat():
             return np.concatenate(inputs, axis=1)
+        case Slice():
+            return np.stack([inputs[0][:, c] for c in range(op.channels)], axis=1)
         case MaxPool():
             return _windows(inputs[0], op.kernel, op.stride, op.pads, lambda window: window.max((2, 3)))
         case SumPool():

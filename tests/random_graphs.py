@@ -23,6 +23,7 @@ from bitwright.integer.graph import (
     Op,
     Pad,
     Requantize,
+    Slice,
     SumPool,
 )
 
@@ -35,7 +36,11 @@ def random_graph(seed: int, *, depth: int = 7, widest: int = 2**30) -> IntegerGr
     low, high, zero = INPUTS[rng.integers(len(INPUTS))]
     shape = tuple(int(n) for n in (rng.integers(1, 5), rng.integers(3, 9), rng.integers(3, 9)))
     nodes = [Node(Input(shape if rng.random() < 0.85 else (int(rng.integers(2, 9)),), low, high, zero))]
+    slices = np.random.default_rng([seed, 1])
     for _ in range(depth):
+        if seed % 4 == 0 and slices.random() < 0.4:
+            channels = IntegerGraph(tuple(nodes)).output.shape[0]
+            nodes.append(Node(Slice(int(slices.integers(1, channels + 1))), (len(nodes) - 1,)))
         edges = IntegerGraph(tuple(nodes)).edges
         i = len(nodes) - 1 if rng.random() < 0.8 else int(rng.integers(len(nodes)))
         for _ in range(20):

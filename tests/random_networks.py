@@ -23,6 +23,7 @@ from bitwright.network import (
     MaxPool2d,
     Network,
     Node,
+    Slice,
     SumPool2d,
 )
 from bitwright.quantizers import Levels, Quantizer
@@ -57,7 +58,9 @@ GRIDS: list[Quantizer] = [
 class Builder:
     """A random network of blocks. All nodes of `grid` hold integers of one step and may be added and joined."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, dilated: bool = True) -> None:
+        """dilated: whether kernels may be; their integer form has zeros in it."""
+        self.dilated = dilated
         self.rng = np.random.default_rng(seed)
         shape = tuple(int(v) for v in (self.rng.integers(1, 4), *self.rng.integers(2, 10, 2)))
         zero = float(self.rng.choice([0, 128, 100, 255]))
@@ -88,6 +91,14 @@ class Builder:
     def scale_key(self) -> str:
         return f"grid{self.grid.start:.0f}" if self.grid.learns_scale else ""
 
+    def dilation(self) -> int:
+        return int(self.pick([1, 1, 1, 2, 3])) if self.dilated else 1
+
+    def grouped(self, channels: int) -> dict[str, int]:
+        """Filters and groups of a convolution that reads so many channels."""
+        groups = int(self.pick([1, 1, *[g for g in range(2, channels + 1) if channels % g == 0]]))
+        return {"filters": groups * int(self.rng.integers(1, 4)) if groups > 1 else self.channels(), "groups": groups}
+
     def padding(self, kernel: int) -> str:
         return self.pick(["same", "half"]) if kernel % 2 else "same"
 
@@ -113,7 +124,8 @@ class Builder:
             x = self.add(Conv2d(self.channels(), 1, self.pick(WEIGHTS)), x, key=key)
             own = Uniform(bits, signed=False, step="learned", per_channel=True, scale_gradient="plain")
             x = self.add(BatchNorm(own, real=bool(self.rng.random() < 0.7)), x, key=f"{key}/norm")
-        return self.block(DepthwiseConv2d(kernel, self.pick(WEIGHTS), self.stride(), self.padding(kernel)), x)
+        op = DepthwiseConv2d(kernel, self.pick(WEIGHTS), self.stride(), self.padding(kernel), self.dilation())
+        return self.block(op, x)
 
     def any_node(self) -> int:
         return int(self.pick(self.pick(list(self.alike.values()))))
@@ -126,11 +138,18 @@ class Builder:
         self.grid = next(grid for (_, grid), nodes in self.alike.items() if x in nodes)
         shape, mine = self.shape(x), self.alike[self.shape(x), self.grid]
         kernel = int(self.rng.integers(1, 6))
-        match self.rng.integers(9):
+        match self.rng.integers(10):
             case 0 | 1:
                 if self.rng.random() < 0.5:
                     self.switch()
-                conv = Conv2d(self.channels(), kernel, self.pick(WEIGHTS), self.stride(), padding=self.padding(kernel))
+                conv = Conv2d(
+                    kernel=kernel,
+                    weight=self.pick(WEIGHTS),
+                    stride=self.stride(),
+                    padding=self.padding(kernel),
+                    dilation=self.dilation(),
+                    **self.grouped(shape[0]),
+                )
                 self.record(self.block(conv, x))
             case 2:
                 self.record(self.depthwise(kernel, x))
@@ -150,6 +169,8 @@ class Builder:
             case 7:
                 others = [y for (s, g), ys in self.alike.items() for y in ys if s[1:] == shape[1:] and g == self.grid]
                 self.record(self.add(Concat(), x, int(self.pick(others)), x))
+            case 8:
+                self.record(self.add(Slice(int(self.rng.integers(1, shape[0] + 1))), x))
             case _:
                 y = self.add(self.pick([DropPath(0.5), Dropout(0.2)]), x)
                 self.record(y)

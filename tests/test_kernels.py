@@ -62,6 +62,17 @@ def test_wider_depthwise_kernels_equal_torch_as_well(kernel):
 
 
 @every_layout
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 2), (5, 2), (5, 3)])
+def test_a_dilated_depthwise_convolution_equals_torch_in_value_and_gradients(kernel, dilation, layout):
+    x, weight = laid_out(integers(2, 3, 9, 11, seed=1), layout), integers(3, 1, kernel, kernel, seed=2)
+    padding = kernel // 2 * dilation
+    ours = results(lambda x, w: depthwise_conv2d(x, w, 1, padding, dilation), x, weight)
+    inputs = x.double(), weight.double()
+    theirs = results(lambda x, w: F.conv2d(x, w, padding=padding, dilation=dilation, groups=3), *inputs)
+    assert_all_equal(ours, [each.float() for each in theirs])
+
+
+@every_layout
 def test_the_wide_depthwise_gradient_passes_the_numerical_check(layout):
     x = laid_out(torch.randn(2, 2, 4, 5, dtype=torch.float64), layout)
     weight = torch.randn(2, 1, 5, 5, dtype=torch.float64, requires_grad=True)

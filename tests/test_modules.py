@@ -25,7 +25,10 @@ from bitwright.network import (
     MaxPool2d,
     Network,
     Node,
+    PadChannels,
     Shift2d,
+    Shuffle,
+    Slice,
     SumPool2d,
 )
 from bitwright.quantizers import Levels
@@ -327,6 +330,38 @@ def test_shift_moves_the_image_up_and_left_and_brings_in_zeros():
     net = network(Input((1, 2, 3), scale=(1.0,)), (Shift2d(), (0,)))
     pixels = torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=torch.uint8)[None, None]
     assert run(net, Weights(), pixels)[1].codes.tolist() == [[[[5, 6, 0], [0, 0, 0]]]]
+
+
+def test_a_slice_has_the_first_channels_and_their_scales():
+    per_channel = Uniform(4, signed=False, step="learned", per_channel=True)
+    net = network(Input((3, 1, 2), scale=(1.0,)), (Activation(per_channel), (0,), "act"), (Slice(2), (1,)))
+    weights = Weights([net])
+    set_(weights, "act/log2_range", torch.tensor([15.0, 30.0, 60.0]).log2().reshape(1, 3, 1, 1))
+    pixels = torch.tensor([[[5, 6]], [[8, 20]], [[40, 60]]], dtype=torch.uint8)[None]
+    real = run(net, weights, pixels)[2].real
+    torch.testing.assert_close(real, torch.tensor([[[[5.0, 6.0]], [[8.0, 20.0]]]]))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+def test_a_shuffle_is_pytorch_s(groups):
+    net = network(Input((6, 2, 3), scale=(1.0,)), (Shuffle(groups), (0,)))
+    pixels = images(2, 6, 2, 3).contiguous(memory_format=torch.channels_last)
+    shuffled = run(net, Weights(), pixels)[1].real
+    assert torch.equal(shuffled, torch.nn.ChannelShuffle(groups)(pixels.float().contiguous()))
+    assert shuffled.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_channels_are_moved_with_their_scales():
+    per_channel = Uniform(4, signed=False, step="learned", per_channel=True)
+    act = (Activation(per_channel), (0,), "act")
+    net = network(Input((4, 1, 2), scale=(1.0,)), act, (Slice(2, 1), (1,)), (PadChannels(6), (1,)), (Shuffle(2), (1,)))
+    weights = Weights([net])
+    set_(weights, "act/log2_range", torch.tensor([15.0, 30.0, 60.0, 120.0]).log2().reshape(1, 4, 1, 1))
+    pixels = torch.tensor([[[5, 6]], [[8, 20]], [[40, 60]], [[80, 8]]], dtype=torch.uint8)[None]
+    sliced, padded, shuffled = (value.real for value in run(net, weights, pixels)[2:])
+    torch.testing.assert_close(sliced, pixels[:, 1:3].float())
+    torch.testing.assert_close(padded, F.pad(pixels.float(), (0, 0, 0, 0, 0, 2)))
+    torch.testing.assert_close(shuffled, pixels[:, [0, 2, 1, 3]].float())
 
 
 def test_a_saturated_sum_is_clipped_and_a_free_one_is_not():
@@ -877,6 +912,41 @@ def test_half_padding_is_pytorch_s(kernel, stride, size):
     half = kernel // 2
     wanted = F.conv2d(pixels.float(), weights["dense"], stride=stride, padding=half)
     wanted = F.conv2d(wanted, weights["depthwise"], stride=stride, padding=half, groups=4)
+    assert torch.allclose(run(net, weights, pixels)[-1].real, wanted, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_groups_and_dilation_are_pytorch_s(kernel, dilation, stride, groups):
+    net = network(
+        Input((4, 8, 7), scale=(1.0,)),
+        (Conv2d(8, kernel, Real(), stride, padding="half", groups=groups, dilation=dilation), (0,), "dense"),
+        (DepthwiseConv2d(kernel, Real(), stride, "half", dilation), (1,), "depthwise"),
+    )
+    weights, pixels = Weights([net]), images(2, 4, 8, 7)
+    where = {"stride": stride, "padding": kernel // 2 * dilation, "dilation": dilation}
+    wanted = F.conv2d(pixels.float(), weights["dense"], groups=groups, **where)
+    wanted = F.conv2d(wanted, weights["depthwise"], groups=8, **where)
+    ours = run(net, weights, pixels)[-1].real
+    assert torch.allclose(ours, wanted, rtol=1e-4, atol=1e-2)
+    for loss in (ours, wanted):
+        loss.square().mean().backward()
+    assert all(weights[name].grad.isfinite().all() for name in ("dense", "depthwise"))
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+@pytest.mark.parametrize("dilation", [2, 3])
+def test_same_padding_counts_the_gaps_of_a_dilated_kernel(kernel, dilation):
+    net = network(
+        Input((2, 6, 9), scale=(1.0,)),
+        (Conv2d(3, kernel, Real(), dilation=dilation), (0,), "dense"),
+        (DepthwiseConv2d(kernel, Real(), dilation=dilation), (1,), "depthwise"),
+    )
+    weights, pixels = Weights([net]), images(2, 2, 6, 9)
+    wanted = F.conv2d(pixels.float(), weights["dense"], padding="same", dilation=dilation)
+    wanted = F.conv2d(wanted, weights["depthwise"], padding="same", dilation=dilation, groups=3)
     assert torch.allclose(run(net, weights, pixels)[-1].real, wanted, rtol=1e-4, atol=1e-2)
 
 

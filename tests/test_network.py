@@ -24,8 +24,11 @@ from bitwright.network import (
     MaxPool2d,
     Network,
     Node,
+    PadChannels,
     Range,
     Shift2d,
+    Shuffle,
+    Slice,
     SumPool2d,
     pads,
 )
@@ -98,6 +101,13 @@ def test_pads_of_the_layers_of_the_originals(size, kernel, stride, padding):
         (AveragePool2d(9, 1, "valid"), (3, 1, 6)),
         (SumPool2d(3, 3), (3, 3, 5)),
         (GlobalSumPool(), (3,)),
+        (Slice(2), (2, 9, 14)),
+        (Slice(2, 1), (2, 9, 14)),
+        (PadChannels(5), (5, 9, 14)),
+        (Shuffle(3), (3, 9, 14)),
+        (Conv2d(6, 3, Real(), groups=3), (6, 9, 14)),
+        (Conv2d(6, 3, Real(), 2, dilation=3), (6, 5, 7)),
+        (DepthwiseConv2d(5, Real(), 2, "half", dilation=2), (3, 5, 7)),
         (Shift2d(), (3, 9, 14)),
         (DropPath(0.1), (3, 9, 14)),
         (Dropout(0.1), (3, 9, 14)),
@@ -126,6 +136,17 @@ def test_the_shapes_of_operations_on_several_inputs():
         ((Add(), (0, 1), "total"), Conv2d(4, 3, Real()), "Add total"),
         ((Add(), (0, 1), "total"), Conv2d(3, 3, Real(), 2), "Add total"),
         ((Concat(), (0, 1), "side"), Conv2d(3, 3, Real(), 2), "Concat side"),
+        ((Slice(4), (0,), "more"), MaxPool2d(3), "Slice more"),
+        ((Slice(0), (0,), "none"), MaxPool2d(3), "Slice none"),
+        ((Slice(2, 2), (0,), "end"), MaxPool2d(3), "Slice end"),
+        ((Slice(2, -1), (0,), "start"), MaxPool2d(3), "Slice start"),
+        ((PadChannels(2), (0,), "fewer"), MaxPool2d(3), "PadChannels fewer"),
+        ((Shuffle(2), (0,), "odd"), MaxPool2d(3), "Shuffle odd"),
+        ((Shuffle(0), (0,), "none"), MaxPool2d(3), "Shuffle none"),
+        ((Conv2d(4, 1, Real(), groups=2), (0,), "in"), MaxPool2d(3), "Conv2d in"),
+        ((Conv2d(4, 1, Real(), groups=3), (0,), "out"), MaxPool2d(3), "Conv2d out"),
+        ((Conv2d(3, 1, Real(), groups=0), (0,), "zero"), MaxPool2d(3), "Conv2d zero"),
+        ((Conv2d(3, 1, Real(), blocks=("a", "b"), groups=3), (0, 0), "both"), MaxPool2d(3), "Conv2d both"),
         ((Conv2d(4, 1, Real(), blocks=("a", "b")), (0, 1), "join"), MaxPool2d(3, 2), "Conv2d join"),
         ((Linear(10, Real()), (1,), "classes"), MaxPool2d(3), "Linear classes"),
         ((Conv2d(4, 1, Real()), (1,), "late"), GlobalSumPool(), "Conv2d late"),
@@ -194,6 +215,11 @@ def test_a_depthwise_convolution_has_one_filter_per_channel():
     assert net.weights(1) == [("depthwise", (3, 1, 5, 5), Fans(25, 25))]
 
 
+def test_a_grouped_convolution_has_the_weights_of_its_groups():
+    net = network(PIXELS, (Conv2d(6, 5, Real(), groups=3), (0,), "grouped"))
+    assert net.weights(1) == [("grouped", (6, 1, 5, 5), Fans(25, 50))]
+
+
 def test_a_product_has_a_matrix_per_block():
     net = network(VECTOR, (Linear(10, Real(), ("", "b")), (0, 0), "classes"))
     assert net.weights(1) == [("classes", (10, 7), Fans(7, 10)), ("classes/b", (10, 7), Fans(7, 10))]
@@ -235,6 +261,30 @@ SMALL = {
     "ternary convolution of pixels": (
         [IMAGE, (Conv2d(1, 2, Ternary()), (0,), "conv")],
         [-1.0, 0.0, 1.0],
+    ),
+    "dilated ternary convolution of pixels": (
+        [Input((1, 3, 3), offset=(100.0,)), (Conv2d(1, 2, Ternary(), dilation=2), (0,), "conv")],
+        [-1.0, 0.0, 1.0],
+    ),
+    "grouped binary convolution of two channels": (
+        [
+            IMAGE,
+            (Concat(), (0, 0)),
+            (Activation(Ternary()), (1,), "act"),
+            (Conv2d(2, 1, Binary(), groups=2), (2,), "c"),
+        ],
+        [-1.0, 1.0],
+    ),
+    "channels that are padded, shuffled and cut": (
+        [
+            IMAGE,
+            (Activation(Binary()), (0,), "act"),
+            (Concat(), (1, 1)),
+            (PadChannels(4), (2,)),
+            (Shuffle(2), (3,)),
+            (Slice(2, 1), (4,)),
+        ],
+        [],
     ),
     "2-bit depthwise convolution of ternary activations": (
         [IMAGE, (Activation(Ternary()), (0,), "act"), (DepthwiseConv2d(2, FixedPoint(2)), (1,), "depthwise")],

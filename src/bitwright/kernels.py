@@ -18,20 +18,21 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1) -> Tensor:
     """Depthwise convolution of x: (N, C, H, W) with weight: (C, 1, k, k), zero-padded on all sides."""
     kernel = weight.shape[2]
     if (
         kernel > 3
         and kernel % 2
         and stride == 1
+        and dilation == 1
         and padding == kernel // 2
         and x.device.type == "cpu"
         and torch.is_grad_enabled()
     ):
         result: Tensor = _WideDepthwiseConv2d.apply(x, weight)  # type: ignore[no-untyped-call]
         return result
-    return F.conv2d(x, weight, stride=stride, padding=padding, groups=x.shape[1])
+    return F.conv2d(x, weight, stride=stride, padding=padding, dilation=dilation, groups=x.shape[1])
 
 
 class _WideDepthwiseConv2d(torch.autograd.Function):

@@ -35,8 +35,11 @@ from .network import (
     MaxPool2d,
     Network,
     Node,
+    PadChannels,
     Padding,
     Shift2d,
+    Shuffle,
+    Slice,
     SumPool2d,
     WeightShape,
     bias_range,
@@ -277,18 +280,19 @@ def _run_node(
             if op.is_integer:
                 return Quantized(centred.to(dtype), scale[0])
             return Quantized(centred.mul_(_channelwise(scale, x.dim(), x.device)).to(dtype), 1.0)
-        case Conv2d(kernel=kernel, weight=quantizer, stride=stride, padding=border):
+        case Conv2d(weight=quantizer, stride=stride, padding=border, groups=groups, dilation=dilation) as op:
             a = _of_one_scale(inputs[0])
             w = _weight(network, position, weights, quantizer, training)
             w, product = _scaled_weight(network, position, w, a, training)
-            codes, zeros = _padded(a.codes, kernel, stride, border)
-            return Quantized(F.conv2d(codes, w.codes.to(codes.dtype), stride=stride, padding=zeros), product)
-        case DepthwiseConv2d(kernel=kernel, weight=quantizer, stride=stride, padding=border):
+            codes, zeros = _padded(a.codes, op.extent, stride, border)
+            kernels = w.codes.to(codes.dtype)
+            return Quantized(F.conv2d(codes, kernels, None, stride, zeros, dilation, groups), product)
+        case DepthwiseConv2d(weight=quantizer, stride=stride, padding=border, dilation=dilation) as op:
             (a,) = inputs
             w = _weight(network, position, weights, quantizer, training)
             w, product = _scaled_weight(network, position, w, a, training)
-            codes, zeros = _padded(a.codes, kernel, stride, border)
-            return Quantized(depthwise_conv2d(codes, w.codes.to(codes.dtype), stride, zeros), product)
+            codes, zeros = _padded(a.codes, op.extent, stride, border)
+            return Quantized(depthwise_conv2d(codes, w.codes.to(codes.dtype), stride, zeros, dilation), product)
         case Linear(weight=quantizer, bias=bias):
             a = _of_one_scale(inputs[0])
             w = _weight(network, position, weights, quantizer, training)
@@ -352,6 +356,15 @@ def _run_node(
             return Quantized(codes if levels is None else saturate(codes, levels), left.scale)
         case Concat():
             return inputs[0]
+        case Slice(channels=channels, start=start):
+            (a,) = inputs
+            return Quantized(a.codes[:, start : start + channels], sliced_scale(a.scale, start, channels))
+        case PadChannels(channels=channels):
+            a = _of_one_scale(inputs[0])
+            return Quantized(F.pad(a.codes, (0, 0) * (a.codes.dim() - 2) + (0, channels - a.codes.shape[1])), a.scale)
+        case Shuffle(groups=groups):
+            (a,) = inputs
+            return Quantized(_shuffled(a.codes, groups), _shuffled_scale(a.scale, groups))
         case Shift2d():
             (a,) = inputs
             return Quantized(F.pad(a.codes[:, :, 1:, 1:], (0, 1, 0, 1)), a.scale)
@@ -372,6 +385,15 @@ def _run_node(
             return Quantized(codes * kept.to(codes.dtype).div_(1 - rate), a.scale)
         case _:
             assert_never(node.op)
+
+
+def sliced_scale(scale: Scale, start: int, channels: int) -> Scale:
+    """The scale of `channels` channels from `start` on."""
+    return scale[:, start : start + channels] if isinstance(scale, Tensor) and scale.dim() > 1 else scale
+
+
+def _shuffled_scale(scale: Scale, groups: int) -> Scale:
+    return _shuffled(scale, groups) if isinstance(scale, Tensor) and scale.numel() > 1 else scale
 
 
 def pooled_scale(op: GlobalSumPool, image: Sequence[int]) -> float:
@@ -607,6 +629,12 @@ def _padded(x: Tensor, kernel: int, stride: int, padding: Padding = "same", valu
     if top == bottom == left == right:
         return x, top
     return F.pad(x, (left, right, top, bottom), value=value), 0
+
+
+def _shuffled(x: Tensor, groups: int) -> Tensor:
+    """x: (N, C, ...) with its channels (groups, C / groups) transposed."""
+    last = x.movedim(1, -1)  # channels-last memory stays so
+    return last.reshape(*last.shape[:-1], groups, -1).transpose(-1, -2).flatten(-2).movedim(-1, 1)
 
 
 def _widened(network: Network, position: int, inputs: list[Quantized]) -> list[Quantized]:

@@ -46,7 +46,9 @@ class Conv2d:
     """Convolution without bias. Several inputs are concatenated by channel, each with its own block of weights.
 
     blocks: a name for each input's block, so that a supernet shares blocks between different sets of inputs.
-    padding: "same", or "half" for (kernel - 1) / 2 zeros on every side.
+    padding: "same", or "half" for (kernel - 1) / 2 zeros on every side, the gaps of a dilated kernel counted.
+    groups: into so many equal parts are channels and filters cut, and each filter reads one part; of a single input.
+    dilation: taps are so many pixels apart.
     """
 
     filters: int
@@ -55,16 +57,27 @@ class Conv2d:
     stride: int = 1
     blocks: tuple[str, ...] = ("",)
     padding: Padding = "same"
+    groups: int = 1
+    dilation: int = 1
+
+    @property
+    def extent(self) -> int:
+        return extent(self.kernel, self.dilation)
 
 
 @dataclass(frozen=True)
 class DepthwiseConv2d:
-    """One filter per channel, no bias. padding: as of Conv2d."""
+    """One filter per channel, no bias. padding, dilation: as of Conv2d."""
 
     kernel: int
     weight: Quantizer
     stride: int = 1
     padding: Padding = "same"
+    dilation: int = 1
+
+    @property
+    def extent(self) -> int:
+        return extent(self.kernel, self.dilation)
 
 
 @dataclass(frozen=True)
@@ -149,6 +162,28 @@ class Concat:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """`channels` channels, those from `start` on."""
+
+    channels: int
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class PadChannels:
+    """As many zeros behind the channels as make them `channels` (Han et al. 2017, arXiv:1610.02915)."""
+
+    channels: int
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """The first channel of every group, then the second of every group, ... (Zhang et al. 2018, arXiv:1707.01083)."""
+
+    groups: int
+
+
+@dataclass(frozen=True)
 class Shift2d:
     """The image moved one pixel up and left; zeros come in at the bottom and right."""
 
@@ -185,6 +220,9 @@ Op = (
     | GlobalSumPool
     | Add
     | Concat
+    | Slice
+    | PadChannels
+    | Shuffle
     | Shift2d
     | DropPath
     | Dropout
@@ -261,7 +299,7 @@ class Network:
         shapes: list[Shape] = []
         for position, node in enumerate(self.nodes):
             try:
-                shapes.append(_shape(node.op, [shapes[i] for i in node.inputs]))
+                shapes.append(output_shape(node.op, [shapes[i] for i in node.inputs]))
             except (ValueError, IndexError) as mismatch:
                 raise InvalidNetwork(f"node {position} ({_name(node.op)} {node.key}): {mismatch}") from None
         return shapes
@@ -331,9 +369,14 @@ class Network:
         node = self.nodes[position]
         inputs = [self.shapes[i] for i in node.inputs]
         match node.op:
-            case Conv2d(filters=filters, kernel=k, blocks=blocks):
+            case Conv2d(filters=filters, kernel=k, blocks=blocks, groups=groups):
+                area = k * k
                 return [
-                    WeightShape(_block(node.key, block), (filters, c, k, k), Fans(c * k * k, filters * k * k))
+                    WeightShape(
+                        _block(node.key, block),
+                        (filters, c // groups, k, k),
+                        Fans(c // groups * area, filters // groups * area),
+                    )
                     for block, (c, _, _) in zip(blocks, inputs, strict=True)
                 ]
             case DepthwiseConv2d(kernel=k):
@@ -353,6 +396,11 @@ def pads(size: int, kernel: int, stride: int, padding: Padding = "same") -> tupl
         return (kernel - 1) // 2, (kernel - 1) // 2
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
+
+
+def extent(kernel: int, dilation: int) -> int:
+    """Pixels from the first tap of a kernel to its last, both counted."""
+    return (kernel - 1) * dilation + 1
 
 
 def _arity(op: Op) -> int | None:
@@ -378,7 +426,8 @@ def _name(op: Op) -> str:
     return type(op).__name__
 
 
-def _shape(op: Op, inputs: Sequence[Shape]) -> Shape:
+def output_shape(op: Op, inputs: Sequence[Shape]) -> Shape:
+    """The shape of what `op` puts out; ValueError where it does not fit its inputs."""
     match op:
         case Input(shape=shape):
             if len(shape) not in (1, 3):
@@ -386,10 +435,12 @@ def _shape(op: Op, inputs: Sequence[Shape]) -> Shape:
             return shape
         case Conv2d(kernel=kernel, padding="half") | DepthwiseConv2d(kernel=kernel, padding="half") if kernel % 2 == 0:
             raise ValueError(f"pads by half of an even kernel, {kernel}")
-        case Conv2d(filters=filters, stride=stride):
+        case Conv2d(filters=filters, stride=stride, groups=groups):
             if len({s[1:] for s in inputs}) > 1:
                 raise ValueError(f"concatenates images of sizes {[s[1:] for s in inputs]}")
-            _, height, width = inputs[0]
+            channels, height, width = inputs[0]
+            if groups < 1 or (groups > 1 and (len(inputs) > 1 or channels % groups or filters % groups)):
+                raise ValueError(f"cuts inputs {[s[0] for s in inputs]} and {filters} filters into {groups} groups")
             return filters, -(-height // stride), -(-width // stride)
         case AveragePool2d(kernel=kernel, stride=stride, padding="valid"):
             channels, height, width = inputs[0]
@@ -411,6 +462,19 @@ def _shape(op: Op, inputs: Sequence[Shape]) -> Shape:
         case GlobalSumPool():
             channels, _, _ = inputs[0]
             return (channels,)
+        case Slice(channels=channels, start=start):
+            if channels < 1 or not 0 <= start <= inputs[0][0] - channels:
+                behind = f" behind {start}" if start else ""
+                raise ValueError(f"takes {channels} of {inputs[0][0]} channels{behind}")
+            return (channels, *inputs[0][1:])
+        case PadChannels(channels=channels):
+            if channels < inputs[0][0]:
+                raise ValueError(f"pads {inputs[0][0]} channels to {channels}")
+            return (channels, *inputs[0][1:])
+        case Shuffle(groups=groups):
+            if groups < 1 or inputs[0][0] % groups:
+                raise ValueError(f"shuffles {inputs[0][0]} channels in {groups} groups")
+            return inputs[0]
         case Shift2d():
             if len(inputs[0]) != 3:
                 raise ValueError(f"shifts images, got {inputs[0]}")
@@ -434,8 +498,8 @@ def _range(op: Op, inputs: Sequence[Range | None], shapes: Sequence[Shape], shap
         case Input(offset=offset):
             # an image is stored as bytes, whatever is subtracted from it on the way in
             return Range(-int(max(offset)), 255 - int(min(offset)), 8) if op.is_integer else None
-        case Conv2d(kernel=k, weight=weight):
-            return _product(inputs, weight, sum(s[0] for s in shapes) * k * k)
+        case Conv2d(kernel=k, weight=weight, groups=groups):
+            return _product(inputs, weight, sum(s[0] for s in shapes) // groups * k * k)
         case DepthwiseConv2d(kernel=k, weight=weight):
             return _product(inputs, weight, k * k)
         case Linear(weight=weight, bias=bias):
@@ -446,7 +510,7 @@ def _range(op: Op, inputs: Sequence[Range | None], shapes: Sequence[Shape], shap
             return Range.between(product.lowest + added.lowest, product.highest + added.highest)
         case BatchNorm(activation=quantizer) | Activation(quantizer=quantizer):
             return None if quantizer.levels is None else Range.of(quantizer.levels)
-        case MaxPool2d() | DropPath() | Dropout():
+        case MaxPool2d() | Slice() | Shuffle() | DropPath() | Dropout():
             return inputs[0]
         case AveragePool2d():
             return None
@@ -470,7 +534,7 @@ def _range(op: Op, inputs: Sequence[Range | None], shapes: Sequence[Shape], shap
             if len(set(known)) == 1:
                 return known[0]
             return Range.between(min(r.lowest for r in known), max(r.highest for r in known))
-        case Shift2d():
+        case PadChannels() | Shift2d():
             return None if inputs[0] is None else _with_zero(inputs[0])
         case _:
             assert_never(op)

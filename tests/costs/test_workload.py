@@ -154,7 +154,7 @@ def test_the_entry_holds_most_in_its_first_wide_block() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_graph_counts_as_the_network_that_it_was(seed: int) -> None:
-    network = Builder(seed).network()
+    network = Builder(seed, dilated=False).network()
     weights = trained(network, seed, some_images(network, seed))
     graph = lowered(network, weights).graph
     assert Macs()(graph).total == Macs()(network).total
@@ -219,7 +219,7 @@ def test_the_memory_of_a_graph_is_that_of_its_constants() -> None:
 
 def test_a_graph_needs_no_wider_sums_than_its_network() -> None:
     for seed in range(8):
-        network = Builder(seed).network()
+        network = Builder(seed, dilated=False).network()
         graph = lowered(network, trained(network, seed, some_images(network, seed))).graph
         ours, theirs = (
             float(Exact().bits(w, w.designed).math["additions"][w.products].sum())

@@ -31,6 +31,7 @@ from bitwright.integer.graph import (
     Op,
     Pad,
     Requantize,
+    Slice,
     SumPool,
 )
 from bitwright.integer.run import Executor
@@ -152,7 +153,7 @@ def wired_network() -> IntegerGraph:
     left = b.conv("binary", 8, (3, 3), pads=(1, 1, 1, 1))
     right = b.add(Pad((1, 2, 1, 0)), first)
     b.add(Add(), left, first)
-    both = b.add(Concat(), first, left, 0, first)
+    both = b.add(Concat(), first, left, 0, b.add(Slice(8), b.add(Concat(), first, 0)))
     b.add(SumPool((3, 2), (1, 1), (1, 0, 1, 1), 1), both)
     b.add(Requantize(b.random.integers(1, 2**20, 32), b.random.integers(-99, 99, 32), ints(30), -5, 99))
     pooled = b.add(MaxPool((3, 3), (2, 1), (1, 1, 1, 1)))

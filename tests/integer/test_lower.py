@@ -31,7 +31,10 @@ from bitwright.network import (
     MaxPool2d,
     Network,
     Node,
+    PadChannels,
     Shift2d,
+    Shuffle,
+    Slice,
     SumPool2d,
 )
 from bitwright.networks import named
@@ -606,6 +609,23 @@ def test_the_graph_holds_the_codes_of_the_weights_and_the_pads_of_the_image():
     assert product.weight.tolist() == [[-1, 0], [1, 0]]
 
 
+def test_a_dilated_kernel_has_zeros_between_its_taps_and_a_group_is_a_group():
+    conv = (Conv2d(4, 2, FixedPoint(3), padding="same", groups=2, dilation=2), (0,), "stem")
+    deep = (DepthwiseConv2d(2, FixedPoint(3), dilation=3), (2,), "deep")
+    made = network(Input((2, 6, 5), (3.0,)), conv, (BatchNorm(FOUR), (1,), "norm"), deep, (GlobalSumPool(), (3,)))
+    weights = Weights([made])
+    graph = lower(made, weights)
+    grouped, depthwise = graph.nodes[1].op, graph.nodes[3].op
+    assert isinstance(grouped, Conv) and isinstance(depthwise, Conv)
+    for op, name, gap in ((grouped, "stem", 2), (depthwise, "deep", 3)):
+        codes = np.clip(np.rint(weights[name].detach().numpy() * 4), -4, 3)
+        assert op.weight.shape == (4, 1, gap + 1, gap + 1)
+        assert np.array_equal(op.weight[:, :, ::gap, ::gap], codes)
+        assert op.weight.astype(bool).sum() == codes.astype(bool).sum()
+    assert (grouped.groups, grouped.pads) == (2, (1, 1, 1, 1))
+    assert (depthwise.groups, depthwise.pads) == (4, (1, 1, 2, 2))
+
+
 # what has no integer form
 
 
@@ -634,6 +654,9 @@ NORM = (BatchNorm(FOUR), (1,), "stem/norm")
         ([CONV, NORM, (AveragePool2d(3), (2,), "pool")], "pool", ["average", "sum pool", "wiring: integer"]),
         ([CONV, NORM, (AveragePool2d(3), (2,))], "averagepool2d3", ["sum pool"]),
         ([CONV, NORM, (Shift2d(), (2,), "shift")], "shift", ["factorized reduction"]),
+        ([CONV, NORM, (Shuffle(2), (2,), "shuffle")], "shuffle", ["a shuffle of channels"]),
+        ([CONV, NORM, (PadChannels(3), (2,), "pad")], "pad", ["channels of zeros"]),
+        ([CONV, NORM, (Slice(1, 1), (2,), "slice")], "slice", ["not start at the first channel"]),
         (
             [CONV, NORM, (BatchNorm(Uniform(4, signed=False, step=0.25)), (1,), "other"), (Add(), (2, 3), "total")],
             "total",

@@ -30,6 +30,7 @@ from bitwright.integer.graph import (
     Node,
     Pad,
     Requantize,
+    Slice,
     SumPool,
 )
 from bitwright.integer.run import Executor
@@ -56,10 +57,11 @@ def every_operation() -> IntegerGraph:
         Node(GlobalSumPool(2), (9,)),
         Node(Flatten(), (10,)),
         Node(Concat(), (12, 11)),
+        Node(Slice(5), (13,)),
     )
     features = IntegerGraph(nodes).output.size
-    product = Node(MatMul(rng.integers(-90, 90, (5, features)), rng.integers(-9, 9, 5)), (13,), "classes")
-    return IntegerGraph((*nodes, product, Node(Argmax(), (14,))), (0.1,))
+    product = Node(MatMul(rng.integers(-90, 90, (5, features)), rng.integers(-9, 9, 5)), (14,), "classes")
+    return IntegerGraph((*nodes, product, Node(Argmax(), (15,))), (0.1,))
 
 
 def same(one: IntegerGraph, other: IntegerGraph) -> bool:

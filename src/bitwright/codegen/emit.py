@@ -20,11 +20,23 @@ from ..integer.graph import (
     MultiThreshold,
     Pad,
     Requantize,
+    Slice,
     SumPool,
 )
 from .convolutions import convolution
 from .plan import Step, plan
-from .steps import argmax, concat, flatten, input_type, max_pool, pack_bits, pad, read_input, write_output
+from .steps import (
+    argmax,
+    concat,
+    first_channels,
+    flatten,
+    input_type,
+    max_pool,
+    pack_bits,
+    pad,
+    read_input,
+    write_output,
+)
 from .sums import elementwise
 from .unit import Unit
 
@@ -143,6 +155,8 @@ class _Emitter:
                 text = elementwise(self.unit, number, step, op)
             case Concat():
                 text = head + concat(self.unit, step) + "}\n"
+            case Slice():
+                text = head + first_channels(self.unit, step) + "}\n"
             case MaxPool():
                 text = head + max_pool(self.unit, step, op) + "}\n"
             case Pad(pads=pads):

@@ -28,6 +28,7 @@ from ..integer.graph import (
     Pad,
     Pads,
     Requantize,
+    Slice,
     SumPool,
 )
 
@@ -145,6 +146,8 @@ class _Planner:
                     renames = not any(pads)
                 case Concat():
                     renames = len(node.inputs) == 1
+                case Slice(channels=channels):
+                    renames = channels == self.graph.edges[node.inputs[0]].shape[0]
                 case _:
                     renames = False
             source.append(source[node.inputs[0]] if renames else i)
@@ -157,7 +160,7 @@ class _Planner:
             match node.op:
                 case MultiThreshold(levels=levels):
                     binary.append(levels == (-1, 1))
-                case MaxPool() | Concat() | Flatten():
+                case MaxPool() | Concat() | Slice() | Flatten():
                     binary.append(all(binary[i] for i in node.inputs))
                 case _:
                     binary.append(False)

@@ -1,4 +1,4 @@
-"""Steps that move integers: input, output, packing, joining, padding, pools of the largest, the largest's place."""
+"""Steps that move integers: input, output, packing, joining, slicing, padding, pools of the largest, the largest's place."""
 
 from __future__ import annotations
 
@@ -74,6 +74,20 @@ def concat(unit: Unit, step: Step) -> str:
         )
         start += s.pixel
     return "".join(lines)
+
+
+def first_channels(unit: Unit, step: Step) -> str:
+    s, out = unit.plan.storage[step.reads[0]], unit.plan.storage[step.writes]
+    channels, height, width = out.shape
+    shift = out.zero - s.zero
+    added = f" + {literal(shift)}" if shift else ""
+    return (
+        f"{unit.pointers(step)}    size_t y, x, c;\n{unit.border(step.writes)}"
+        f"    for (y = 0; y < {height}; y++)\n        for (x = 0; x < {width}; x++)\n"
+        f"            for (c = 0; c < {channels}; c++)\n"
+        f"                out[y * {out.row} + x * {out.pixel} + c] ="
+        f" ({ctype(out)})(in[y * {s.row} + x * {s.pixel} + c]{added});\n"
+    )
 
 
 def max_pool(unit: Unit, step: Step, op: MaxPool) -> str:

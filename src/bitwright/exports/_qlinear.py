@@ -28,6 +28,7 @@ from ..integer.graph import (
     Pads,
     Pair,
     Requantize,
+    Slice,
     SumPool,
     thresholds_of,
 )
@@ -247,7 +248,7 @@ def _zeros(graph: IntegerGraph) -> list[int | None]:
             i = leader[i]
         return i
 
-    for kinds in ((MaxPool, Pad, Flatten), (Concat,)):
+    for kinds in ((MaxPool, Slice, Pad, Flatten), (Concat,)):
         for position, node in enumerate(graph.nodes):
             if not isinstance(node.op, kinds):
                 continue

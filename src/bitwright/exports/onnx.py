@@ -41,6 +41,7 @@ from ..integer.graph import (
     Pads,
     Pair,
     Requantize,
+    Slice,
     SumPool,
 )
 from ..integer.linear import shift_form
@@ -291,6 +292,13 @@ class _Writer:
                     self.bytes_of[position] = self.node("Concat", [self.bytes(i) for i in node.inputs], axis=1)
                 else:
                     self.words_of[position] = self.node("Concat", [self.words(i) for i in node.inputs], axis=1)
+            case Slice(channels=channels):
+                (source,) = node.inputs
+                limits = [self.constant(v, np.int64) for v in ([0], [channels], [1])]
+                if small and self.zeros[source] == self.zeros[position]:
+                    self.bytes_of[position] = self.node("Slice", [self.bytes(source), *limits])
+                else:
+                    self.words_of[position] = self.node("Slice", [self.words(source), *limits])
             case MaxPool(kernel=kernel, stride=stride, pads=pads):
                 (source,) = node.inputs
                 if small and self.zeros[source] == self.zeros[position]:

@@ -37,6 +37,7 @@ from ..integer.graph import (
     Pads,
     Pair,
     Requantize,
+    Slice,
     SumPool,
     thresholds_of,
 )
@@ -289,6 +290,10 @@ class _Writer:
                 return self._clipped(position, y, lowest, highest)
             case Concat():
                 return self.node("Concat", inputs, edge, axis=1)
+            case Slice(channels=channels):
+                ends = {"starts": [0], "ends": [channels], "axes": [1]}
+                limits = [self.constant(values, name, kind=np.int64) for name, values in ends.items()]
+                return self.node("Slice", [inputs[0], *limits], edge)
             case MaxPool(kernel=kernel, stride=stride, pads=pads):
                 return self.node("MaxPool", inputs, edge, kernel_shape=kernel, strides=stride, pads=pads)
             case SumPool(kernel=kernel, stride=stride, pads=pads, shift=shift):

@@ -20,6 +20,7 @@ from .graph import (
     Op,
     Pad,
     Requantize,
+    Slice,
     SumPool,
 )
 
@@ -106,6 +107,8 @@ def operation(op: Op) -> str:
             return "GlobalSumPool" + (f" >> {shift}" if shift else "")
         case Pad(pads=pads):
             return f"Pad {pads}"
+        case Slice(channels=channels):
+            return f"Slice to {channels}"
         case Concat() | Flatten() | Argmax():
             return type(op).__name__
         case _:

@@ -115,6 +115,13 @@ class Concat:
 
 
 @dataclass(frozen=True, eq=False)
+class Slice:
+    """The first `channels` channels."""
+
+    channels: int
+
+
+@dataclass(frozen=True, eq=False)
 class MaxPool:
     """Largest value in the window; padding does not count."""
 
@@ -165,6 +172,7 @@ Op = (
     | Requantize
     | Add
     | Concat
+    | Slice
     | MaxPool
     | SumPool
     | GlobalSumPool
@@ -390,6 +398,11 @@ def edge(op: Op, inputs: Sequence[Edge]) -> Edge:
                 raise ValueError(f"concatenates {[x.shape for x in inputs]}")
             shape = (sum(x.shape[0] for x in inputs), *inputs[0].shape[1:])
             return _checked(shape, np.concatenate([x.lows for x in inputs]), np.concatenate([x.highs for x in inputs]))
+        case Slice(channels=channels):
+            (x,) = inputs
+            if not 0 < channels <= x.shape[0]:
+                raise ValueError(f"takes {channels} of {x.shape[0]} channels")
+            return _checked((channels, *x.shape[1:]), x.lows[:channels], x.highs[:channels])
         case MaxPool(kernel=kernel, stride=stride, pads=pads):
             (x,) = inputs
             if any(p >= k for p, k in zip(pads, (*kernel, *kernel), strict=True)):

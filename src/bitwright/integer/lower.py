@@ -24,6 +24,7 @@ from ..modules import (
     deployed_scale,
     normalisation_line,
     pooled_scale,
+    sliced_scale,
     units_per_code,
     weight_codes,
 )
@@ -34,6 +35,7 @@ from . import graph as ig
 from .graph import Edge, Int, IntegerGraph, Node
 from .linear import counts, probes
 
+REPEATED = (ig.MaxPool, ig.SumPool, ig.GlobalSumPool, ig.Slice)  # what has no arrays and one input
 THRESHOLD_BITS = 4  # wider activations are a multiplication and a shift, which needs fewer constants
 
 
@@ -88,20 +90,21 @@ class _Lowering:
                         " all of them (wiring: integer)"
                     )
                 self._put(ig.Input(shape, 0, 255, int(offset[0])), [], name, unit[0])
-            case net.Conv2d(weight=quantizer, kernel=kernel, stride=stride, padding=padding):
+            case net.Conv2d(weight=quantizer, stride=stride, padding=padding, groups=groups, dilation=dilation) as op:
                 codes, scale_of = self._weights(position, quantizer, name)
                 joined = self._joined(inputs, scales, name)
-                zeros = self._pads(joined, kernel, stride, padding)
+                zeros = self._pads(joined, op.extent, stride, padding)
                 self._put(
-                    ig.Conv(codes, None, (stride, stride), zeros),
+                    ig.Conv(_spread(codes, dilation), None, (stride, stride), zeros, groups),
                     [joined],
                     name,
                     self._product(scales[0], scale_of, name),
                 )
-            case net.DepthwiseConv2d(weight=quantizer, kernel=kernel, stride=stride, padding=padding):
+            case net.DepthwiseConv2d(weight=quantizer, stride=stride, padding=padding, dilation=dilation) as op:
                 codes, scale_of = self._weights(position, quantizer, name)
-                zeros = self._pads(inputs[0], kernel, stride, padding)
-                self._put(ig.Conv(codes, None, (stride, stride), zeros, len(codes)), inputs, name, scales[0] * scale_of)
+                zeros = self._pads(inputs[0], op.extent, stride, padding)
+                conv = ig.Conv(_spread(codes, dilation), None, (stride, stride), zeros, len(codes))
+                self._put(conv, inputs, name, scales[0] * scale_of)
             case net.Linear(weight=quantizer, bias=bias):
                 codes, scale_of = self._weights(position, quantizer, name)
                 joined = self._joined(inputs, scales, name)
@@ -140,6 +143,10 @@ class _Lowering:
                 joined = self._joined(inputs, scales, name)
                 self.at.append(joined)
                 self.scales.append(scales[0])
+            case net.Slice(channels=channels, start=start):
+                if start:
+                    raise LoweringError(f"{name}: a slice that does not start at the first channel has no integer form")
+                self._put(ig.Slice(channels), inputs, name, sliced_scale(scales[0], 0, channels))
             case net.DropPath() | net.Dropout():
                 self.at.append(inputs[0])
                 self.scales.append(scales[0])
@@ -147,6 +154,10 @@ class _Lowering:
                 raise LoweringError(
                     f"{name}: an average pool divides; a sum pool followed by an activation does not (wiring: integer)"
                 )
+            case net.PadChannels():
+                raise LoweringError(f"{name}: channels of zeros have no integer operation")
+            case net.Shuffle():
+                raise LoweringError(f"{name}: a shuffle of channels has no integer operation")
             case net.Shift2d():
                 raise LoweringError(f"{name}: the shifted half of a factorized reduction has no integer operation")
             case _:
@@ -168,7 +179,7 @@ class _Lowering:
 
     def _put(self, op: ig.Op, inputs: list[int], name: str, scale: Scale) -> None:
         again = None
-        if isinstance(op, ig.MaxPool | ig.SumPool | ig.GlobalSumPool):  # two edges of a cell may pool one value
+        if isinstance(op, REPEATED):  # two edges of a cell may pool one value
             again = next((i for i, n in enumerate(self.nodes) if n.inputs == tuple(inputs) and _equal(n.op, op)), None)
         if again is None:
             self._node(op, inputs, name)
@@ -317,6 +328,14 @@ def _equal(a: ig.Op, b: ig.Op) -> bool:
 
 def _integers(codes: Tensor) -> Int:
     return np.asarray(codes.detach().cpu().round().to(torch.int64).numpy())
+
+
+def _spread(weight: Int, dilation: int) -> Int:
+    """The kernel whose neighbouring taps do what those of `weight` do so many pixels apart: zeros lie between."""
+    filters, channels, *kernel = weight.shape
+    spread = np.zeros((filters, channels, *(net.extent(k, dilation) for k in kernel)), dtype=weight.dtype)
+    spread[:, :, ::dilation, ::dilation] = weight
+    return spread
 
 
 def _described(network: Network, position: int) -> str:

@@ -33,6 +33,7 @@ from .graph import (
     MultiThreshold,
     Pad,
     Requantize,
+    Slice,
     SumPool,
 )
 
@@ -111,6 +112,8 @@ class Executor:
                 return total if lowest is None else total.clamp_(lowest, highest)
             case Concat():
                 return torch.cat([each.to(dtype) for each in inputs], dim=1)
+            case Slice(channels=channels):
+                return inputs[0][:, :channels].to(dtype)
             case MaxPool(kernel=kernel, stride=stride, pads=pads):
                 padded = _padded(inputs[0], pads, -torch.inf)
                 return F.max_pool2d(padded, kernel, stride).to(dtype)

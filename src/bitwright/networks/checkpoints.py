@@ -1,4 +1,4 @@
-"""Trained weights from files: our own at any bit widths, and published ones of inverted residual networks."""
+"""Trained weights from files: our own at any bit widths, and published ones of ProxylessNAS and its relatives."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ def initialise(weights: Weights, network: Network, path: Path) -> Loaded:
 
     Ours: a weights.safetensors, or a training's directory that holds one; bit widths may differ, as only real weights
     and ranges are kept. ProxylessNAS: first_conv.conv.weight, blocks.3.mobile_inverted_conv.depth_conv.bn.bias, ...
+    Trees keep ProxylessNAS's names as well: blocks.1.cell.edges.0.conv.weight, blocks.1.final_bn.running_mean, ...
     imgclsmob and the MicroNet entry: features.stage2.unit1.body.dw_conv.conv.weight, ..., output.bias.
     Prefixes such as "module." and dictionaries such as {"state_dict": ...} are looked through.
 
@@ -112,12 +113,22 @@ def translated(tensors: Mapping[str, Tensor], network: Network) -> dict[str, Ten
     # units that were left out have no tensors, in either
     unit_of = dict(zip(numbers, places, strict=False))
     keys = {node.key: scale_key(node) for node in network.nodes if isinstance(node.op, BatchNorm | Activation)}
+    paths = {node.key: isinstance(node.op, BatchNorm) for node in network.nodes}
     found = {}
     for name, tensor in tensors.items():
         if not name.endswith(PASSED_OVER):
             key, value = _translated(name.removeprefix("module.").removeprefix("features."), tensor, unit_of, keys)
-            found[key] = value
+            found[_by_path(key, paths)] = value
     return found
+
+
+def _by_path(name: str, paths: Mapping[str, bool]) -> str:
+    """The tensor of a module whose path is a node's key. paths: for every key whether its node is a normalisation."""
+    path, _, kind = name.rpartition(".")
+    key = path.replace(".", "/")
+    if paths.get(key) and kind in NORMALISATION:
+        return f"{key}/{NORMALISATION[kind]}"
+    return key if key in paths and kind == "weight" else name
 
 
 def _translated(name: str, tensor: Tensor, unit_of: Mapping[int, str], keys: Mapping[str, str]) -> tuple[str, Tensor]:

@@ -10,7 +10,6 @@ A block is up to three convolutions, each with a normalisation: bc (1x1, expands
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from ..quantizers import Quantizer
 from ..quantizers.clipped import Clipped
 from ..quantizers.real import Real
 from ..quantizers.uniform import Uniform
+from .json_files import parse_file
 
 RELU6 = 6.0
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -229,18 +229,7 @@ def read_block_list(path: Path) -> BlockList:
 
     A new stage starts at the second block and at every stride of 2. ConfigError names what it cannot mean.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no JSON file: {error}") from None
-    try:
-        return parse_block_list(content)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ConfigError(f"{path} is no block list of ProxylessNAS: {type(error).__name__} {error}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    return parse_file(path, parse_block_list)
 
 
 def parse_block_list(content: Mapping[str, Any]) -> BlockList:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..integer.graph import Concat, Flatten, Pad
+from ..integer.graph import Slice as FirstChannels
 from .constants import new_shape
 from .network import Network
 from .values import WIDEST_WINDOW, Array, Axes, Constant, Refused, Slice, Tensor, Value, Windows, as_windows
@@ -148,8 +149,7 @@ def read_slice(
     axes: Value | None = None,
     steps: Value | None = None,
 ) -> Value:
-    """Rows and columns only."""
-    base, pads, below, size = sliceable(net, x)
+    """Rows and columns, or the first channels."""
     given: list[list[int] | None] = []
     for name, value in (("starts", starts), ("ends", ends), ("axes", axes), ("steps", steps)):
         if isinstance(value, Constant):
@@ -161,11 +161,14 @@ def read_slice(
         raise Refused("without bounds")
     over = list(range(len(first))) if over is None else over
     by = [1] * len(first) if by is None else by
+    if len(over) == 1 and isinstance(x, Tensor) and x.axes[over[0]] == "C":
+        return _first_channels(net, net.settled(x), slice(first[0], last[0], by[0]))
+    base, pads, below, size = sliceable(net, x)
     start, step, count = [0, 0], [1, 1], list(size)
     for a, s, e, d in zip(over, first, last, by, strict=True):
         axis = base.axes[a]
         if axis not in ("H", "W") or d < 1:
-            raise Refused("of an axis other than height and width")
+            raise Refused("of an axis other than height and width, or of two axes one of which is the channels")
         i = "HW".index(axis)
         picked = range(size[i])[s:e:d]
         if not picked:
@@ -201,11 +204,25 @@ def read_concat(net: Network, attributes: dict[str, Any], *inputs: Value) -> Val
     position = net.add(Concat(), tuple(t.position for t in tensors))
     scale = np.concatenate([t.scale for t in tensors if t.scale is not None])
     offset = np.concatenate([t.offset for t in tensors if t.offset is not None])
-    if tensors[0].kind == np.float32:
-        return net.real(position, axes, scale, offset)
+    return _affine(net, position, tensors[0], scale, offset)
+
+
+def _first_channels(net: Network, t: Tensor, part: slice) -> Tensor:
+    assert t.scale is not None and t.offset is not None
+    picked = range(net.edges[t.position].shape[0])[part]
+    if not picked or (picked.start, picked.step) != (0, 1):
+        raise Refused("of channels other than the first")
+    position = net.add(FirstChannels(len(picked)), (t.position,))
+    return _affine(net, position, t, t.scale[: len(picked)], t.offset[: len(picked)])
+
+
+def _affine(net: Network, position: int, like: Tensor, scale: Array, offset: Array) -> Tensor:
+    """scale * x + offset of the integers x at `position`, with the axes and the type of `like`."""
+    if like.kind == np.float32:
+        return net.real(position, like.axes, scale, offset)
     if (scale != 1).any():
         position = net.affine(position, scale.astype(np.int64), np.zeros(len(scale), dtype=np.int64))
-    return net.plain(position, axes, tensors[0].kind, offset)
+    return net.plain(position, like.axes, like.kind, offset)
 
 
 def _same_axes(labels: list[str], sizes: list[int], shape: list[int]) -> Axes | None:

@@ -13,15 +13,16 @@ from typing import Literal
 from ..architecture import Architecture, Decision
 from ..errors import ConfigError
 from ..network import Network
-from ..networks.inverted_residual import BlockList, Options, build, read_block_list
-from ..networks.published import BLOCK_LISTS
+from ..networks import PUBLISHED, build, read
+from ..networks.inverted_residual import BlockList, Options
+from ..networks.tree import TreeNet
 from . import SearchSpace
 
 
 class Proxylessnas(SearchSpace):
-    """network: mobile14, mobile, cpu, gpu, mobilenetv2-1.0, mobilenetv2-1.4, or a block list in a JSON file.
+    """network: mobile14, mobile, cpu, gpu, cifar, mobilenetv2-1.0, mobilenetv2-1.4, or a block list in a JSON file.
 
-    quantized: whether there are bit widths at all, or the network is float.
+    quantized: whether there are bit widths at all, or the network is float; cifar and other trees are float only.
     weight_bits: of 1x1 convolutions and the classifier.
     activation_bits: of what they read; 0 for as many as weight_bits.
     depthwise_bits: of the weights of depthwise convolutions, and of what these read.
@@ -85,9 +86,9 @@ class Proxylessnas(SearchSpace):
         return build(self.block_list, options, classes=self.classes, resolution=self.resolution)
 
 
-def _block_list(name: str) -> BlockList:
-    if name in BLOCK_LISTS:
-        return BLOCK_LISTS[name]
+def _block_list(name: str) -> BlockList | TreeNet:
+    if name in PUBLISHED:
+        return PUBLISHED[name]
     if name.endswith(".json") or Path(name).is_file():
-        return read_block_list(Path(name))
-    raise ConfigError(f"no network {name!r}: {', '.join(BLOCK_LISTS)}, or the JSON file of a block list")
+        return read(Path(name))
+    raise ConfigError(f"no network {name!r}: {', '.join(PUBLISHED)}, or the JSON file of a block list")

@@ -32,7 +32,10 @@ from ..network import (
     MaxPool2d,
     Network,
     Op,
+    PadChannels,
     Shift2d,
+    Shuffle,
+    Slice,
     SumPool2d,
 )
 from ..quantizers import Levels, Quantizer
@@ -111,7 +114,9 @@ def _float_op(op: Op) -> Op:
             return Add()
         case GlobalSumPool():
             return replace(op, shift=0)
-        case Input() | MaxPool2d() | AveragePool2d() | SumPool2d() | Concat() | Shift2d() | DropPath() | Dropout():
+        case Input() | MaxPool2d() | AveragePool2d() | SumPool2d() | Concat():
+            return op
+        case Slice() | PadChannels() | Shuffle() | Shift2d() | DropPath() | Dropout():
             return op
         case _:
             assert_never(op)

@@ -54,8 +54,8 @@ def _network_row(network: Network, position: int) -> Row:
     match node.op:
         case layers.Input():
             return row(Kind.INPUT, chooses=True)
-        case layers.Conv2d(kernel=k, weight=weight):
-            terms, outputs = k * k * sum(s[0] for s in inputs), k * k * shape[0]
+        case layers.Conv2d(kernel=k, weight=weight, groups=groups):
+            terms, outputs = k * k * sum(s[0] for s in inputs) // groups, k * k * shape[0] // groups
             return row(Kind.CONVOLUTION, terms=terms, output_terms=outputs, **_weights(network, position, weight))
         case layers.DepthwiseConv2d(kernel=k, weight=weight):
             return row(Kind.CONVOLUTION, terms=k * k, output_terms=k * k, **_weights(network, position, weight))
@@ -80,7 +80,9 @@ def _network_row(network: Network, position: int) -> Row:
             return row(Kind.POOL, terms=k * k)
         case layers.GlobalSumPool(shift=shift):
             return row(Kind.POOL, terms=math.prod(inputs[0][1:]), divides=True, shift=shift)
-        case layers.Concat() | layers.Shift2d() | layers.DropPath() | layers.Dropout():
+        case layers.Concat() | layers.Slice() | layers.PadChannels() | layers.Shuffle() | layers.Shift2d():
+            return row(Kind.PASS)
+        case layers.DropPath() | layers.Dropout():
             return row(Kind.PASS)
         case _:
             assert_never(node.op)
@@ -151,7 +153,7 @@ def _graph_row(graph: IntegerGraph, position: int, before: Sequence[Row]) -> Row
             return row(Kind.POOL, terms=math.prod(kernel), shift=shift)
         case integers.GlobalSumPool(shift=shift):
             return row(Kind.POOL, terms=math.prod(read[0].shape[1:]), divides=True, shift=shift)
-        case integers.Concat() | integers.Flatten():
+        case integers.Concat() | integers.Slice() | integers.Flatten():
             return row(Kind.PASS, value=_widest(value, node.inputs, before))
         case integers.Pad() | integers.Argmax():
             return row(Kind.PASS)
