@@ -9,6 +9,7 @@ BitwrightError
 ├── ExportError             a graph that a format cannot hold, or a tool that is missing
 ├── DataError               a data set that is missing, truncated or corrupt
 ├── StorageError            a run directory or checkpoint that cannot be written or read
+├── TrainingError           a training that diverges however often it starts anew
 └── DistributedError        another process of a training on several devices that has ended
 """
 
@@ -46,6 +47,10 @@ class DataError(BitwrightError):
 
 
 class StorageError(BitwrightError):
+    pass
+
+
+class TrainingError(BitwrightError):
     pass
 
 

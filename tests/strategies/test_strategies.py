@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from bitwright import Architecture, Archive, Measurement, Objective, Trial, catalogue, search
+from bitwright import Architecture, Archive, Measurement, Objective, Trial, catalogue
 from bitwright.evaluators import Evaluator
+from bitwright.search import search
 from bitwright.spaces import SearchSpace
 from bitwright.spaces.enas_micro import EnasMicro
 from bitwright.strategies import Strategy

@@ -18,7 +18,7 @@ from bitwright.train.random_stream import random_stream
 from bitwright.train.recipe import Recipe
 from bitwright.train.step import train_step
 
-BOTH = pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+EACH = pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
 
 
 def chain(*quantizers, key="", channels=4, bias=False):
@@ -73,7 +73,7 @@ def test_the_update_scale_of_a_3x3_convolution_from_128_to_128_channels_is_39_19
     assert update_scale(weights, "conv", Recipe(scale_updates=False)) == 1.0
 
 
-@BOTH
+@EACH
 def test_only_weights_with_a_bound_have_an_update_scale(optimizer):
     weights = Weights([chain(Binary(), Ternary(), FixedPoint(4), Uniform(4), Real())])
     recipe = Recipe(optimizer=optimizer, scale_updates=True)
@@ -162,7 +162,7 @@ def test_adam_does_not_normalise_the_glorot_coefficient_away():
 # clipping of latent weights
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize(
     ("quantizer", "bound"),
     [
@@ -186,7 +186,7 @@ def test_latent_weights_are_clipped_to_their_bound_after_every_update(optimizer,
     assert (weights["conv0"].abs() == bound).any()
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("quantizer", [Real(), Uniform(4)], ids=repr)
 def test_free_weights_and_normalisations_are_not_clipped(optimizer, quantizer):
     weights = Weights([chain(quantizer)])
@@ -199,7 +199,7 @@ def test_free_weights_and_normalisations_are_not_clipped(optimizer, quantizer):
     assert weights["conv0/norm/gain"].abs().min() > 1
 
 
-@BOTH
+@EACH
 def test_shared_latent_weights_stay_within_their_bounds_while_a_supernet_trains(optimizer):
     one, two, common = chain(Binary(), Binary("glorot"), key="a/"), chain(Ternary(), key="b/"), chain(Ternary(0.5))
     weights = Weights([one, two, common], shared=True)
@@ -220,7 +220,7 @@ def test_shared_latent_weights_stay_within_their_bounds_while_a_supernet_trains(
 # only what was used
 
 
-@BOTH
+@EACH
 def test_tensors_that_a_step_does_not_name_keep_their_values_and_their_moments(optimizer):
     weights = Weights([chain(Binary(), Real(), Ternary())])
     stepper = Optimizer(weights, Recipe(optimizer=optimizer, weight_decay=0.1))
@@ -239,7 +239,7 @@ def test_tensors_that_a_step_does_not_name_keep_their_values_and_their_moments(o
         assert all(same) if name not in used else not any(same), name
 
 
-@BOTH
+@EACH
 def test_a_supernet_step_changes_exactly_the_tensors_of_the_sampled_network(optimizer):
     one, two = chain(Binary(), key="a/"), chain(Ternary(), Real(), key="b/")
     weights = Weights([one, two], shared=True)
@@ -256,7 +256,7 @@ def test_a_supernet_step_changes_exactly_the_tensors_of_the_sampled_network(opti
         assert changed == set(tensor_names(net))
 
 
-@BOTH
+@EACH
 def test_a_step_clears_the_gradients_it_used(optimizer):
     weights = Weights([chain(Binary())])
     stepper = Optimizer(weights, Recipe(optimizer=optimizer))
@@ -265,7 +265,7 @@ def test_a_step_clears_the_gradients_it_used(optimizer):
     assert all(parameter.grad is None for parameter in weights.parameters())
 
 
-@BOTH
+@EACH
 def test_named_tensors_without_a_gradient_stay_as_they_are(optimizer):
     weights = Weights([chain(Binary())])
     before = values(weights)
@@ -332,6 +332,29 @@ def test_sgd_agrees_with_torch_with_and_without_nesterov_momentum(nesterov):
         assert torch.allclose(tensor, theirs[name], rtol=1e-6, atol=1e-7)
 
 
+def test_rmsprop_is_that_of_tensorflow():
+    """Step by step in float64: the mean square starts at 1, epsilon is under the root, the rate is in the velocity."""
+    weights = Weights([chain(Real())])
+    recipe = Recipe(
+        optimizer="rmsprop", momentum=0.8, rmsprop_decay=0.9, rmsprop_epsilon=0.5, weight_decay=0.25, clip_norm=0,
+        norm_decay=True, scale_decay=True,
+    )  # fmt: skip
+    optimizer = Optimizer(weights, recipe)
+    expected = {name: tensor.detach().double() for name, tensor in values(weights).items()}
+    squares = {name: torch.ones_like(tensor) for name, tensor in expected.items()}
+    velocity = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}
+    for seed, rate in enumerate((0.0, 0.1, 0.05, 0.2)):
+        set_gradients(weights, seed=seed)
+        for name, gradient in gradients(weights).items():
+            g = gradient.double() + 0.25 * expected[name]
+            squares[name] = 0.9 * squares[name] + 0.1 * g**2
+            velocity[name] = 0.8 * velocity[name] + rate * g / (squares[name] + 0.5).sqrt()
+            expected[name] = expected[name] - velocity[name]
+        optimizer.step(values(weights), rate)
+        for name, tensor in values(weights).items():
+            torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_are_clipped_as_torch_clips_them():
     weights, theirs = Weights([chain(Real(), Real())]), Weights([chain(Real(), Real())])
     set_gradients(weights)
@@ -375,7 +398,7 @@ def steps(weights, optimizer, seeds):
         optimizer.step(used, 0.01)
 
 
-@BOTH
+@EACH
 def test_an_optimizer_restored_from_its_state_continues_bit_for_bit(optimizer, tmp_path):
     recipe = Recipe(optimizer=optimizer, weight_decay=0.01, scale_updates=True)
     net = chain(Binary(), Ternary("glorot"), Uniform(4))
@@ -398,7 +421,7 @@ def test_an_optimizer_restored_from_its_state_continues_bit_for_bit(optimizer, t
         assert all(torch.equal(moment, second.state_dict()[name][key]) for key, moment in remembered.items())
 
 
-@BOTH
+@EACH
 def test_restoring_forgets_what_the_saved_state_does_not_hold(optimizer):
     weights = Weights([chain(Binary())])
     stepper = Optimizer(weights, Recipe(optimizer=optimizer))
@@ -408,7 +431,7 @@ def test_restoring_forgets_what_the_saved_state_does_not_hold(optimizer):
     assert set(stepper.state_dict()) == {"classes"}
 
 
-@BOTH
+@EACH
 def test_a_restored_state_is_a_copy(optimizer):
     weights = Weights([chain(Binary())])
     stepper = Optimizer(weights, Recipe(optimizer=optimizer))

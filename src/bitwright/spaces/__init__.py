@@ -44,6 +44,10 @@ class SearchSpace(ABC):
         """The representative of all architectures that describe the same network."""
         return architecture
 
+    def benchmark_name(self, architecture: Architecture) -> str:
+        """What a tabular benchmark of this space calls the architecture: the digits of its choices."""
+        return "".join(map(str, architecture.choices))
+
     def warnings(self, architecture: Architecture) -> list[str]:
         """What a reader of the result should know about the architecture, such as a collapse to skips."""
         return []

@@ -1,5 +1,8 @@
 """The LSTM controller of ENAS, trained with REINFORCE (Pham et al. 2018, arXiv:1802.03268, sections 2.2 and 2.4).
 
+In a space without ENAS cells it has a distribution of its own for every decision in place of the LSTM, as the
+controller that NAS-Bench-101 was searched with (Ying et al. 2019, arXiv:1902.09635).
+
 An LSTM walks through a cell. For each node it chooses two earlier nodes by attention over what it remembers of them,
 then two operations by a softmax. The reduction cell continues from the normal cell's state. A batch of architectures
 is sampled, and learned from, at once.
@@ -25,6 +28,7 @@ from torch import Tensor, nn
 
 from ..architecture import Architecture
 from ..errors import ConfigError
+from ..spaces import SearchSpace
 from ..spaces.enas_micro import CELLS, EnasMicro
 from ..trial import Objective, Trial
 from . import Strategy
@@ -47,8 +51,11 @@ CLASSIC: dict[str, Any] = {
 }
 
 
+MOST_DRAWS = 100  # of as many architectures as are asked for
+
+
 class Sample(NamedTuple):
-    """choices: int64 (S, 8 B). log_probability, entropy: nats, float32 (S,)."""
+    """choices: int64 (S, decisions), 8 B of an ENAS cell. log_probability, entropy: nats, float32 (S,)."""
 
     choices: Tensor
     log_probability: Tensor
@@ -163,6 +170,28 @@ class Policy(nn.Module):
         return Sample(in_string_order, chosen, entropy)
 
 
+class Independent(nn.Module):
+    """A distribution over the architectures of any space: one over the options of each decision."""
+
+    def __init__(self, options: Sequence[int], *, bound: float, temperature: float) -> None:
+        super().__init__()
+        self.bound, self.temperature = bound, temperature
+        self.scores = nn.Parameter(torch.zeros(len(options), max(options)))
+        self.absent: Tensor
+        absent = torch.arange(max(options)) >= torch.tensor(list(options))[:, None]
+        self.register_buffer("absent", absent, persistent=False)
+
+    def forward(self, count: int, choices: Tensor | None = None, generator: torch.Generator | None = None) -> Sample:
+        """As of Policy."""
+        scores = self.bound * torch.tanh(self.scores / self.temperature)
+        log_p = F.log_softmax(scores.masked_fill(self.absent, -torch.inf), dim=1)
+        if choices is None:
+            choices = torch.multinomial(log_p.exp(), count, replacement=True, generator=generator).T
+        chosen = log_p[torch.arange(len(log_p)), choices].sum(1)
+        entropy = -(log_p.exp() * log_p.masked_fill(self.absent, 0.0)).sum()
+        return Sample(choices, chosen, entropy.expand(count))
+
+
 class Controller(Strategy):
     """hidden: LSTM units.
     learning_rate, adam_beta1, adam_beta2, adam_epsilon: of Adam.
@@ -184,7 +213,7 @@ class Controller(Strategy):
 
     def __init__(
         self,
-        space: EnasMicro,
+        space: SearchSpace,
         objective: Objective | None = None,
         *,
         hidden: int = 64,
@@ -207,8 +236,8 @@ class Controller(Strategy):
         baseline_start: float | None = None,
         seed: int = 0,
     ) -> None:
-        if not isinstance(space, EnasMicro):
-            raise ConfigError(f"the controller samples ENAS cells; {space.name} has none")
+        if not space.decisions:
+            raise ConfigError(f"the controller makes decisions; {space.name} has none")
         for name, value in (
             ("tanh_constant", tanh_constant),
             ("op_tanh_reduce", op_tanh_reduce),
@@ -232,20 +261,25 @@ class Controller(Strategy):
         self.entropy_weight, self.entropy_bonus, self.entropy_decay = entropy_weight, entropy_bonus, entropy_decay
         self.baseline_decay, self.baseline = baseline_decay, baseline_start
         self.updates = 0
-        convolutions = [operation.kind == "separable" for operation in space.operations]
-        self.policy = Policy(
-            space.nodes,
-            len(space.operations),
-            hidden=hidden,
-            tanh_constant=tanh_constant,
-            op_tanh_reduce=op_tanh_reduce,
-            temperature=temperature,
-            attention=attention,
-            position_embedding=position_embedding,
-            op_bias=[initial_conv_bias if convolution else 0.0 for convolution in convolutions],
-            fixed_bias=[fixed_conv_bias if convolution else -fixed_conv_bias for convolution in convolutions],
-            seed=seed,
-        )
+        self.policy: Policy | Independent
+        if isinstance(space, EnasMicro):
+            convolutions = [operation.kind == "separable" for operation in space.operations]
+            self.policy = Policy(
+                space.nodes,
+                len(space.operations),
+                hidden=hidden,
+                tanh_constant=tanh_constant,
+                op_tanh_reduce=op_tanh_reduce,
+                temperature=temperature,
+                attention=attention,
+                position_embedding=position_embedding,
+                op_bias=[initial_conv_bias if convolution else 0.0 for convolution in convolutions],
+                fixed_bias=[fixed_conv_bias if convolution else -fixed_conv_bias for convolution in convolutions],
+                seed=seed,
+            )
+        else:
+            options = [len(decision.options) for decision in space.decisions]
+            self.policy = Independent(options, bound=tanh_constant, temperature=temperature)
         self._adam = torch.optim.Adam(
             self.policy.parameters(), lr=learning_rate, betas=(adam_beta1, adam_beta2), eps=adam_epsilon, fused=True
         )
@@ -253,9 +287,16 @@ class Controller(Strategy):
 
     @torch.no_grad()
     def ask(self, count: int, rng: np.random.Generator) -> list[Architecture]:
+        """What is not valid is drawn again, and uniformly where hardly anything that the policy draws is valid."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        sample = self.policy(count, generator=generator)
-        return [Architecture(self.space.name, tuple(choices)) for choices in sample.choices.tolist()]
+        found: list[Architecture] = []
+        for _ in range(MOST_DRAWS):
+            sample = self.policy(count, generator=generator)
+            drawn = (tuple(choices) for choices in sample.choices.tolist())
+            found += [Architecture(self.space.name, choices) for choices in drawn if self.space.is_valid(choices)]
+            if len(found) >= count:
+                return found[:count]
+        return [*found, *(self.space.sample(rng) for _ in range(count - len(found)))]
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """One update from the mean gradient of the trials."""

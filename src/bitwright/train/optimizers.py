@@ -40,6 +40,37 @@ def decays(name: str, parameter: Tensor, bound: float | None, recipe: Recipe) ->
     return parameter.dim() > 1
 
 
+class RMSProp(torch.optim.Optimizer):
+    """RMSProp (Tieleman and Hinton 2012) with momentum, as TensorFlow 1 computes it.
+
+    mean_square, from 1 on, moves towards the squared gradient by 1 - decay; then
+    velocity = momentum * velocity + lr * gradient / sqrt(mean_square + epsilon), which is subtracted. torch's starts
+    mean_square at 0, adds epsilon outside the root and multiplies by the rate behind the momentum.
+    """
+
+    def __init__(self, params: Any, lr: float, decay: float, momentum: float, epsilon: float) -> None:
+        super().__init__(params, {"lr": lr, "decay": decay, "momentum": momentum, "eps": epsilon, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            used = [p for p in group["params"] if p.grad is not None]
+            if not used:
+                continue
+            for p in used:
+                if not self.state[p]:
+                    self.state[p] = {"mean_square": torch.ones_like(p), "velocity": torch.zeros_like(p)}
+            squares = [self.state[p]["mean_square"] for p in used]
+            velocities = [self.state[p]["velocity"] for p in used]
+            gradients = torch._foreach_add([p.grad for p in used], used, alpha=group["weight_decay"])
+            torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - group["decay"])
+            roots = torch._foreach_add(squares, group["eps"])
+            torch._foreach_sqrt_(roots)
+            torch._foreach_mul_(velocities, group["momentum"])
+            torch._foreach_addcdiv_(velocities, gradients, roots, group["lr"])
+            torch._foreach_sub_(used, velocities)
+
+
 class Optimizer:
     """One torch optimizer with a group for every pair of update scale and weight decay."""
 
@@ -67,6 +98,8 @@ class Optimizer:
             self._torch = torch.optim.SGD(
                 settings, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True
             )
+        elif recipe.optimizer == "rmsprop":
+            self._torch = RMSProp(settings, recipe.lr, recipe.rmsprop_decay, recipe.momentum, recipe.rmsprop_epsilon)
         else:
             betas = (recipe.momentum, recipe.adam_beta2)
             self._torch = torch.optim.Adam(settings, lr=recipe.lr, betas=betas, eps=recipe.adam_epsilon, fused=True)
@@ -81,7 +114,8 @@ class Optimizer:
         for group, scale, parameters in zip(self._torch.param_groups, self._scales, members, strict=True):
             group["params"] = parameters
             group["lr"] = rate * scale
-            if group.get("momentum"):  # torch's fused sgd does not take a buffer that is not there yet
+            if isinstance(self._torch, torch.optim.SGD) and group["momentum"]:
+                # torch's fused sgd does not take a buffer that is not there yet
                 for parameter in parameters:
                     self._torch.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
         self._torch.step()

@@ -30,10 +30,11 @@ class Recipe:
     optimizer_batch: images per update on all devices together, a multiple of those of a step: so many steps gather
         their gradients, and the update is made with the mean. 0 updates after every step.
     drop_last: leave out the images of an epoch that are too few for a whole step; otherwise the last step is smaller.
-    optimizer: sgd or adam.
-    momentum: of sgd; beta_1 of adam.
+    optimizer: sgd, adam, or rmsprop as TensorFlow defines it.
+    momentum: of sgd and rmsprop; beta_1 of adam.
     nesterov: of sgd, whether its momentum is Nesterov's.
     adam_beta2, adam_epsilon: of adam.
+    rmsprop_decay, rmsprop_epsilon: of rmsprop; the epsilon is inside the square root.
     lr, lr_min: highest and lowest learning rate; step, linear, cosine and constant have no lowest one.
     schedule: cosine_restarts, one_cycle, exponential or constant; step (times step_factor at each milestone), linear
         or cosine (half a cosine), the last two to zero. All but one_cycle are constant within an epoch.
@@ -63,6 +64,7 @@ class Recipe:
     ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept; 0 is none.
     calibrate: set the running statistics of normalisations anew at the end of every epoch, from up to 4,096 training
         images and the weights as they are then; otherwise they are the running averages of the training steps.
+    norm_momentum: the part of those running averages that a step replaces.
     sync_norm: on several devices, normalise by the statistics of the images of all; otherwise each by its own.
     training_only: validate nothing and keep the weights of the last epoch.
     gather_checkpoints: keep the checkpoints of the first ten epochs and of every tenth.
@@ -77,11 +79,13 @@ class Recipe:
     batch: int = 128
     optimizer_batch: int = 0
     drop_last: bool = False
-    optimizer: Literal["sgd", "adam"] = "adam"
+    optimizer: Literal["sgd", "adam", "rmsprop"] = "adam"
     momentum: float = 0.9
     nesterov: bool = True
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
+    rmsprop_decay: float = 0.9
+    rmsprop_epsilon: float = 1e-10
     lr: float = 0.01
     lr_min: float = 1e-5
     schedule: Literal["cosine_restarts", "one_cycle", "exponential", "constant", "step", "linear", "cosine"] = (
@@ -114,6 +118,7 @@ class Recipe:
     drop_path: float = 0.0
     ema: float = 0.0
     calibrate: bool = True
+    norm_momentum: float = 0.1
     sync_norm: bool = True
     training_only: bool = False
     gather_checkpoints: bool = False
@@ -133,10 +138,19 @@ class Recipe:
         for name in ("lr", "lr_min", "step_factor"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"recipe: {name} is positive, got {getattr(self, name)}")
-        for name in ("momentum", "adam_beta2", "warmup", "label_smoothing", "drop_path", "ema"):
+        for name in (
+            "momentum",
+            "adam_beta2",
+            "rmsprop_decay",
+            "norm_momentum",
+            "warmup",
+            "label_smoothing",
+            "drop_path",
+            "ema",
+        ):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"recipe: {name} is in [0, 1), got {getattr(self, name)}")
-        for name in ("weight_decay", "clip_norm", "auxiliary_weight", "adam_epsilon"):
+        for name in ("weight_decay", "clip_norm", "auxiliary_weight", "adam_epsilon", "rmsprop_epsilon"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"recipe: {name} is at least 0, got {getattr(self, name)}")
         if self.lr_min > self.lr:

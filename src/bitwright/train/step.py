@@ -65,7 +65,8 @@ def train_step(
     model: the network and its weights on several ranks. share: what the loss counts among those of the update.
     update: without it, gradients are added up for a later step.
     """
-    training = Training(generator, drop_path, synchronised=model is not None and recipe.sync_norm)
+    synchronised = model is not None and recipe.sync_norm
+    training = Training(generator, drop_path, recipe.norm_momentum, synchronised)
     dtype = recipe.compute_dtype(images.device)
     mixed = mix(images, labels, recipe.mixing, generator)
     images = mixed.images
