@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import torch
 from hypothesis import settings
 
 from bitwright.datasets import Dataset, Images
+from bitwright.nasbench import space
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 
@@ -24,6 +25,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("there is no folder `shared` beside the checkout")
     return SHARED.resolve()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nasbench_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The NAS-Bench-101 space is kept in a folder of this session, not in the user's cache."""
+    path = tmp_path_factory.getbasetemp() / "cache" / "space"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(space, "cache_path", lambda: path)
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ COMMANDS = {
     "cost": "count what a network stores and computes, and score it",
     "show": "draw and describe an architecture",
     "data": "list, check or download data sets",
+    "nasbench": "count, convert, query, export and analyze NAS-Bench-101",
 }
 MODULES = {
     "lower": "deploy",
@@ -29,6 +30,7 @@ MODULES = {
     "verify": "deploy",
     "cost": "cost",
     "quantize": "quantize",
+    "nasbench": "nasbench",
 }
 FUNCTIONS = {"import": "import_model"}  # where the name of a command is none of Python's; MODULES: else commands.py
 RESUMABLE = ("demo", "search", "train")

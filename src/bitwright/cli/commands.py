@@ -17,8 +17,10 @@ from .. import catalogue
 from ..architecture import Architecture
 from ..errors import ConfigError, DataError, ExportError
 from ..experiment import Experiment, resolve
+from ..files import write_text
 from ..journal import Journal
 from ..kernels import keep_freed_memory
+from ..nasbench.drawing import as_dot
 from ..report.evaluation import Evaluation
 from ..report.evaluation import evaluate as evaluate_network
 from ..report.figures import draw_cells
@@ -31,6 +33,7 @@ from ..run_directory import (
     training_path,
 )
 from ..spaces.enas_micro import CELLS, EnasMicro
+from ..spaces.nasbench101 import Nasbench101
 from ..train.distributed import launched
 from ..train.distributed import ranks as current_ranks
 from ..train.step import measure
@@ -146,12 +149,28 @@ def show(arguments: Sequence[str]) -> None:
     elif run is not None and best is not None and best.exists() and options.preset is None and not rest:
         raise ConfigError(f"there is no config.yaml beside {best}; name a --preset or --config")
     space = _experiment(resolve(rest, options.preset)).space
-    assert isinstance(space, EnasMicro)
     if options.arch is None and best is None:
         raise ConfigError("name a run directory, a best.json, or an architecture with --arch")
     architecture = space.parse(options.arch) if options.arch is not None else found_architecture(best or Path(), space)
     console = open_console()
+    folder = options.out or (run / "report" if run is not None else Path())
     console.print(str(architecture))
+    pictures: list[Path] = []
+    if isinstance(space, EnasMicro):
+        _print_cells(console, space, architecture)
+        pictures = draw_cells(space, architecture, folder)
+    elif isinstance(space, Nasbench101):
+        _print_module(console, space, architecture)
+        matrix, ops = space.module(architecture)
+        pictures = [folder / "module.dot"]
+        write_text(pictures[0], as_dot(matrix, ops))
+    for warning in space.warnings(architecture):
+        console.print(f"warning: {warning}")
+    for path in pictures:
+        console.print(f"wrote {path}")
+
+
+def _print_cells(console: Console, space: EnasMicro, architecture: Architecture) -> None:
     for kind in CELLS:
         console.print(f"\n{kind} cell")
         for node, edges in enumerate(space.cell(architecture, kind), start=2):
@@ -159,11 +178,15 @@ def show(arguments: Sequence[str]) -> None:
             console.print(f"  node {node} = {parts}")
         unused = ", ".join(_node_name(i) for i in space.unused(architecture, kind))
         console.print(f"  output = concat({unused})")
-    for warning in space.warnings(architecture):
-        console.print(f"warning: {warning}")
-    folder = options.out or (run / "report" if run is not None else Path())
-    for path in draw_cells(space, architecture, folder):
-        console.print(f"wrote {path}")
+
+
+def _print_module(console: Console, space: Nasbench101, architecture: Architecture) -> None:
+    """The module in the form in which the benchmark stores it."""
+    matrix, ops = space.module(architecture)
+    console.print(f"module {space.benchmark_name(architecture)}, row {space.row(architecture)}")
+    for vertex in range(1, len(ops)):
+        sources = ", ".join(ops[i] if i == 0 else str(i) for i in range(vertex) if matrix[i, vertex])
+        console.print(f"  {vertex} = {ops[vertex]}({sources})")
 
 
 def data(arguments: Sequence[str]) -> None:
