@@ -1,4 +1,4 @@
-"""Steps that move integers: input, output, packing, joining, slicing, padding, pools of the largest, the largest's place."""
+"""Steps that move integers: input, output, packing, joining, slicing, padding, and the pools of the largest."""
 
 from __future__ import annotations
 
