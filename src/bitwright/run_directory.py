@@ -151,7 +151,7 @@ class SearchRun:
     def _after_batch(self, trials: Sequence[Trial]) -> None:
         figures = self.strategy.figures()
         update = len(self.archive.of("search")) // self.options.batch
-        if not figures or (update - 1) % LOG_UPDATES:
+        if "entropy" not in figures or (update - 1) % LOG_UPDATES:  # the line is of a controller
             return
         accuracy = float(np.mean([t.measurement.accuracy for t in trials]))
         self.journal.line(

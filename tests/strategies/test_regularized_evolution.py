@@ -35,7 +35,8 @@ def parent(child: Architecture, members: list[Architecture]) -> int:
 def test_the_first_ones_are_sampled_and_then_all_are_children() -> None:
     strategy = RegularizedEvolution(SPACE, population=8, tournament=2)
     rng = np.random.default_rng(0)
-    assert len(strategy.ask(3, rng)) == 3  # nothing is known: there are no children
+    for count in (3, 20):
+        assert len(strategy.ask(count, rng)) == count  # nothing is known: there are no children
     members = told(strategy, [0.1] * 6)
     asked = strategy.ask(5, np.random.default_rng(4))
     fresh = np.random.default_rng(4)

@@ -34,7 +34,8 @@ class RegularizedEvolution(Strategy):
         self.members: deque[tuple[Architecture, float]] = deque(maxlen=population)  # with their rewards, oldest first
 
     def ask(self, count: int, rng: np.random.Generator) -> list[Architecture]:
-        founders = min(count, self.population - len(self.members))
+        # a supernet may ask for more than a population before anything is known
+        founders = min(count, self.population - len(self.members)) if self.members else count
         founded = [self.space.sample(rng) for _ in range(founders)]
         return founded + [self.space.mutate(self._parent(rng), rng) for _ in range(count - founders)]
 
