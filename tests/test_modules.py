@@ -938,6 +938,7 @@ def test_groups_and_dilation_are_pytorch_s(kernel, dilation, stride, groups):
 
 @pytest.mark.parametrize("kernel", [2, 3, 4])
 @pytest.mark.parametrize("dilation", [2, 3])
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel lengths")
 def test_same_padding_counts_the_gaps_of_a_dilated_kernel(kernel, dilation):
     net = network(
         Input((2, 6, 9), scale=(1.0,)),
