@@ -8,7 +8,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +18,6 @@ from ..errors import ConfigError, DataError, ExportError
 from ..experiment import Experiment, resolve
 from ..files import write_text
 from ..journal import Journal
-from ..kernels import keep_freed_memory
 from ..nasbench.drawing import as_dot
 from ..report.evaluation import Evaluation
 from ..report.evaluation import evaluate as evaluate_network
@@ -37,7 +35,7 @@ from ..spaces.nasbench101 import Nasbench101
 from ..train.distributed import launched
 from ..train.distributed import ranks as current_ranks
 from ..train.step import measure
-from .options import Parser, open_console, use_threads
+from .options import Parser, layer_table, open_console, open_experiment, use_threads
 
 DEMO = "digits-demo"
 PRINTED_CLASSES = 20  # more make a confusion matrix nobody reads; then top-5 is told instead
@@ -51,7 +49,7 @@ def search(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run that is there")
     options, rest = parser.read(arguments, "search")
-    experiment = _experiment(resolve(rest, options.preset))
+    experiment = open_experiment(resolve(rest, options.preset))
     out = options.out or Path("runs") / (options.preset or experiment.values["dataset"]["name"])
     console = open_console()
     _search(experiment, out, options.resume, console)
@@ -92,7 +90,7 @@ def train(arguments: Sequence[str]) -> None:
             rest = ["--config", str(run / "config.yaml"), *rest]
         elif run is not None and best is not None and options.preset is None and not rest:
             raise ConfigError(f"there is no config.yaml beside {best}; name a --preset or --config")
-        experiment = _experiment(resolve(rest, options.preset))
+        experiment = open_experiment(resolve(rest, options.preset))
         ranks = join(experiment.device)
         experiment.training.steps_per_update(ranks.count)  # a mistake shows before anything is written
         console = open_console()
@@ -148,7 +146,7 @@ def show(arguments: Sequence[str]) -> None:
         rest = ["--config", str(run / "config.yaml"), *rest]
     elif run is not None and best is not None and best.exists() and options.preset is None and not rest:
         raise ConfigError(f"there is no config.yaml beside {best}; name a --preset or --config")
-    space = _experiment(resolve(rest, options.preset)).space
+    space = open_experiment(resolve(rest, options.preset)).space
     if options.arch is None and best is None:
         raise ConfigError("name a run directory, a best.json, or an architecture with --arch")
     architecture = space.parse(options.arch) if options.arch is not None else found_architecture(best or Path(), space)
@@ -236,7 +234,7 @@ def demo(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run that is there")
     options, rest = parser.read(arguments, "demo")
-    experiment = _experiment(resolve(rest, options.preset or DEMO))
+    experiment = open_experiment(resolve(rest, options.preset or DEMO))
     out = options.out or _free(Path("runs") / (options.preset or DEMO), options.resume)
     console = open_console()
     _search(experiment, out, options.resume, console)
@@ -376,14 +374,6 @@ def _validate(training: TrainingRun, console: Console) -> None:
     )
 
 
-def _experiment(values: dict[str, Any]) -> Experiment:
-    """The experiment, with the process set up for long work."""
-    experiment = Experiment(values)
-    use_threads(experiment.threads)
-    keep_freed_memory()
-    return experiment
-
-
 def _source(source: Path | None) -> tuple[Path | None, Path | None]:
     """The run directory and the best.json that a positional argument names."""
     if source is None:
@@ -407,18 +397,10 @@ def _node_name(node: int) -> str:
 
 
 def _print_evaluation(console: Console, evaluation: Evaluation, architecture: Architecture) -> None:
-    table = Table(title="layers, each with the normalisation behind it", title_justify="left", box=None, pad_edge=False)
-    for heading in (
-        "layer",
-        "operation",
-        "output",
-        "w x a bits",
-        "parameters",
-        "weight bits",
-        "MACs",
-        "bit operations",
-    ):
-        table.add_column(heading, justify="left" if heading in ("layer", "operation") else "right", no_wrap=True)
+    table = layer_table(
+        "w x a bits", "parameters", "weight bits", "MACs", "bit operations",
+        title="layers, each with the normalisation behind it",
+    )  # fmt: skip
     for layer in evaluation.blocks:
         figures = (layer.parameters, layer.weight_bits, layer.macs, layer.bit_operations)
         table.add_row(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from .. import catalogue
 from ..costs import REFERENCES, ScoreModel, Target
@@ -22,7 +21,7 @@ from ..report.cost_report import CostReport, cost_figure, cost_report
 from ..report.figures import save_figure
 from ..run_directory import open_trained
 from ..workload.accumulators import FORMULAS
-from .options import Parser, open_console
+from .options import Parser, layer_table, open_console
 
 OPTIONS = ("reference", "accumulator", "bias", "freebie", "compare", "adds", "thresholds", "residual", "sparsity")
 
@@ -133,19 +132,7 @@ def _target(text: str, *, integers: bool) -> tuple[Target, list[str]]:
 
 
 def _print(console: Console, report: CostReport) -> None:
-    table = Table(box=None, pad_edge=False)
-    for heading in (
-        "layer",
-        "operation",
-        "output",
-        "w x a bits",
-        "parameters",
-        "MACs",
-        "memory bits",
-        "math bits",
-        "%",
-    ):
-        table.add_column(heading, justify="left" if heading in ("layer", "operation") else "right", no_wrap=True)
+    table = layer_table("w x a bits", "parameters", "MACs", "memory bits", "math bits", "%")
     for layer in report.layers:
         table.add_row(
             layer.name,

@@ -20,7 +20,6 @@ from ..nasbench.columns import POINTS, Dataset, is_columnar
 from ..nasbench.config import AVAILABLE_OPS, INPUT, OUTPUT
 from ..nasbench.drawing import as_dot
 from ..nasbench.space import counts, space
-from .nasbench_analyze import analyze
 from .options import Parser, open_console
 
 ACTIONS = {
@@ -47,9 +46,15 @@ def nasbench(arguments: Sequence[str]) -> None:
         "convert": _convert,
         "export": _export,
         "download": _download,
-        "analyze": analyze,
+        "analyze": _analyze,
     }
     functions[arguments[0]](arguments[1:])
+
+
+def _analyze(arguments: Sequence[str]) -> None:
+    from .nasbench_analyze import analyze  # searches too, which takes PyTorch
+
+    analyze(arguments)
 
 
 def _parser(action: str) -> Parser:

@@ -6,14 +6,16 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
 from rich.console import Console
+from rich.table import Table
 
 from ..errors import ConfigError
-from ..experiment import DEFAULTS, experiment_parser, presets
 from .flags import translate
+
+if TYPE_CHECKING:
+    from ..experiment import Experiment
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +26,8 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action="store_true", help="show this text")
         self.experiment = experiment
         if experiment:
+            from ..experiment import presets
+
             self.add_argument("--preset", help=f"where options start from, one or NAME,NAME: {', '.join(presets())}")
             self.add_argument(
                 "--dataset",
@@ -43,6 +47,8 @@ class Parser(argparse.ArgumentParser):
         if "-h" in arguments or "--help" in arguments:
             print(self.format_help())
             if self.experiment:
+                from ..experiment import DEFAULTS, experiment_parser
+
                 print("Options of an experiment (see docs/experiments.md):\n")
                 print(experiment_parser(DEFAULTS).format_help().partition("\n\n")[2])
             raise SystemExit(0)
@@ -69,7 +75,28 @@ def open_console() -> Console:
     return Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
+def layer_table(*figures: str, title: str | None = None) -> Table:
+    """A table of layers: name, operation and output, then `figures`."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("layer", "operation", "output", *figures):
+        table.add_column(heading, justify="left" if heading in ("layer", "operation") else "right", no_wrap=True)
+    return table
+
+
+def open_experiment(values: dict[str, Any]) -> Experiment:
+    """The experiment, with the process set up for long work."""
+    from ..experiment import Experiment
+    from ..kernels import keep_freed_memory
+
+    experiment = Experiment(values)
+    use_threads(experiment.threads)
+    keep_freed_memory()
+    return experiment
+
+
 def use_threads(count: int) -> None:
+    import torch
+
     if count < 0:
         raise ConfigError(f"threads are at least 0, got {count}")
     if count:  # more than there are cores help nobody

@@ -15,7 +15,7 @@ from ..network import Network
 from ..run_directory import TrainingRun
 from ..train.post_training import float_form, quantize_after_training
 from ..train.step import measure
-from .options import Parser, open_console, use_threads
+from .options import Parser, open_console, open_experiment
 
 IMAGES, BATCH = 256, 64
 
@@ -34,8 +34,7 @@ def quantize(arguments: Sequence[str]) -> None:
         raise ConfigError(f"images are at least 2, got {options.images}")
     if not options.init.exists():
         raise ConfigError(f"there is no {options.init} to start from")
-    experiment = Experiment(resolve(rest, options.preset))
-    use_threads(experiment.threads)
+    experiment = open_experiment(resolve(rest, options.preset))
     space = experiment.final_space
     if options.arch is None and space.decisions:
         raise ConfigError("name an architecture with --arch")
