@@ -155,6 +155,21 @@ class Quantizer(ABC):
         return self.codes(x)
 
 
+class RealValued(Quantizer):
+    """A function of real numbers that has no levels; its gradient is its own."""
+
+    @property
+    def levels(self) -> None:
+        return None
+
+    @property
+    def gradient_range(self) -> None:
+        return None
+
+    def scale(self, x: Tensor, fans: Fans | None) -> float:
+        return 1.0
+
+
 class _StraightThrough(torch.autograd.Function):
     """codes(x) forwards; backwards one fused kernel that zeroes the gradient outside the open interval.
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import ConfigError
-from . import Fans, Quantizer
+from . import RealValued
 
 
 @dataclass(frozen=True)
-class Clipped(Quantizer):
+class Clipped(RealValued):
     """q(x) = clip(x, low, high), gradient 1 inside. The defaults are relu6 (Howard et al. 2017, arXiv:1704.04861)."""
 
     low: float = 0.0
@@ -20,19 +20,8 @@ class Clipped(Quantizer):
             raise ConfigError(f"a clip has low < high, got {self.low} and {self.high}")
 
     @property
-    def levels(self) -> None:
-        return None
-
-    @property
-    def gradient_range(self) -> None:
-        return None
-
-    @property
     def signed(self) -> bool:
         return self.low < 0
 
     def codes(self, x: Tensor) -> Tensor:
         return x.clamp(self.low, self.high)
-
-    def scale(self, x: Tensor, fans: Fans | None) -> float:
-        return 1.0

@@ -4,23 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from . import Fans, Quantizer
+from . import RealValued
 
 
 @dataclass(frozen=True)
-class Real(Quantizer):
+class Real(RealValued):
     """q(x) = x, gradient 1."""
-
-    @property
-    def levels(self) -> None:
-        return None
-
-    @property
-    def gradient_range(self) -> None:
-        return None
 
     def codes(self, x: Tensor) -> Tensor:
         return x
-
-    def scale(self, x: Tensor, fans: Fans | None) -> float:
-        return 1.0

@@ -5,20 +5,12 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import Fans, Quantizer
+from . import RealValued
 
 
 @dataclass(frozen=True)
-class Relu(Quantizer):
+class Relu(RealValued):
     """q(x) = max(x, 0), gradient 1 for x > 0."""
-
-    @property
-    def levels(self) -> None:
-        return None
-
-    @property
-    def gradient_range(self) -> None:
-        return None
 
     @property
     def signed(self) -> bool:
@@ -26,6 +18,3 @@ class Relu(Quantizer):
 
     def codes(self, x: Tensor) -> Tensor:
         return F.relu(x)
-
-    def scale(self, x: Tensor, fans: Fans | None) -> float:
-        return 1.0
