@@ -27,7 +27,6 @@ import numpy as np
 import safetensors.torch
 import torch
 import yaml
-from safetensors import SafetensorError
 
 from . import files
 from .architecture import Architecture
@@ -39,7 +38,7 @@ from .journal import Journal
 from .log_lines import SampledArchitecture, architecture_lines, controller_line, evaluation_lines
 from .modules import Weights
 from .network import Network
-from .networks.checkpoints import Loaded, initialise
+from .networks.checkpoints import Loaded, initialise, read_tensors
 from .report.search_report import SearchReport, write_report
 from .search import search
 from .spaces import SearchSpace
@@ -506,12 +505,7 @@ class TrainingRun:
         """The trained weights; StorageError if they are missing, corrupt or another network's."""
         path = self.path / name
         weights = Weights([self.network], seed=self.experiment.seed)
-        try:
-            tensors = safetensors.torch.load(path.read_bytes())
-        except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror}") from None
-        except SafetensorError as error:
-            raise StorageError(f"{path} is truncated or corrupt ({error})") from None
+        tensors = read_tensors(path)
         expected = {name: tuple(tensor.shape) for name, tensor in weights.state_dict().items()}
         for name in expected.keys() | tensors.keys():
             if expected.get(name) != (tuple(tensors[name].shape) if name in tensors else None):

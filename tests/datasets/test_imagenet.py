@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from bitwright import networks
 from bitwright.datasets import Dataset, imagenet
 from bitwright.datasets._image_files import ImageFiles
 from bitwright.errors import ConfigError, DataError
 from bitwright.modules import Weights, forward
 from bitwright.networks.checkpoints import initialise
-from bitwright.networks.inverted_residual import LINEAR_FLOAT, build, read_block_list
+from bitwright.networks.inverted_residual import LINEAR_FLOAT, build
 
 TENCH, GOLDFISH, TISSUE = "n01440764", "n01443537", "n15075141"  # of ILSVRC-2012 the first, the second and the last
 
@@ -225,7 +226,7 @@ def test_a_published_network_recognises_the_samples(shared: Path) -> None:
     folder, name = shared / "data" / "models" / "proxylessnas", "proxyless-w0.3-r176_imagenet"
     if not folder.is_dir():
         pytest.skip("there is no published network in the shared data")
-    blocks = read_block_list(folder / f"{name}.json")
+    blocks = networks.read(folder / f"{name}.json")
     network = build(blocks, replace(LINEAR_FLOAT, pixels="symmetric"), resolution=176)
     weights = Weights([network], seed=0)
     assert initialise(weights, network, folder / f"{name}.pth").missing == ()

@@ -12,7 +12,7 @@ from bitwright.costs.macs import Macs
 from bitwright.errors import ConfigError
 from bitwright.modules import Training, Weights, forward, run
 from bitwright.network import Add, BatchNorm, Conv2d, DepthwiseConv2d, GlobalSumPool, Linear
-from bitwright.networks import named, names
+from bitwright.networks import named, names, read
 from bitwright.networks.checkpoints import initialise
 from bitwright.networks.inverted_residual import (
     Block,
@@ -20,7 +20,6 @@ from bitwright.networks.inverted_residual import (
     Options,
     build,
     parse_block_list,
-    read_block_list,
 )
 from bitwright.networks.published import BLOCK_LISTS
 
@@ -361,7 +360,7 @@ def as_json(blocks: BlockList) -> dict:
 def test_a_json_block_list_makes_the_same_network(name, tmp_path):
     path = tmp_path / "net.json"
     path.write_text(json.dumps(as_json(BLOCK_LISTS[name])))
-    assert build(read_block_list(path), Options()) == build(BLOCK_LISTS[name], Options())
+    assert build(read(path), Options()) == build(BLOCK_LISTS[name], Options())
 
 
 def broken(change):
@@ -395,9 +394,9 @@ def test_a_file_that_is_no_block_list_is_named(text, tmp_path):
     path = tmp_path / "net.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"net\.json"):
-        read_block_list(path)
+        read(path)
     with pytest.raises(ConfigError, match="cannot read"):
-        read_block_list(tmp_path / "absent.json")
+        read(tmp_path / "absent.json")
 
 
 def test_a_shortcut_cannot_come_first():
@@ -407,7 +406,7 @@ def test_a_shortcut_cannot_come_first():
 
 def test_the_published_checkpoint_classifies(shared):
     folder = shared / "data" / "models" / "proxylessnas"
-    blocks = read_block_list(folder / "proxyless-w0.3-r176_imagenet.json")
+    blocks = read(folder / "proxyless-w0.3-r176_imagenet.json")
     network = build(blocks, Options(quantized=False, pool="mean", pixels="symmetric"))
     assert parameters(network) == 754280
     weights = Weights([network])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..integer.graph import LARGEST, Input, MaxPool
 from .epilogue import ctype, literal
-from .plan import WIDTH, Step
+from .plan import WIDTH, Step, Storage
 from .unit import Unit
 
 MOST_TAPS = 49  # of a maximum that is written out
@@ -63,8 +63,7 @@ def concat(unit: Unit, step: Step) -> str:
     start = 0
     for key in step.reads:
         s = unit.plan.storage[key]
-        shift = out.zero - s.zero
-        added = f" + {literal(shift)}" if shift else ""
+        added = _rebased(s, out)
         lines.append(
             f"    {{\n        const {ctype(s)} *in = {unit.at(key)};\n"
             f"        for (y = 0; y < {height}; y++)\n            for (x = 0; x < {width}; x++)\n"
@@ -79,8 +78,7 @@ def concat(unit: Unit, step: Step) -> str:
 def first_channels(unit: Unit, step: Step) -> str:
     s, out = unit.plan.storage[step.reads[0]], unit.plan.storage[step.writes]
     channels, height, width = out.shape
-    shift = out.zero - s.zero
-    added = f" + {literal(shift)}" if shift else ""
+    added = _rebased(s, out)
     return (
         f"{unit.pointers(step)}    size_t y, x, c;\n{unit.border(step.writes)}"
         f"    for (y = 0; y < {height}; y++)\n        for (x = 0; x < {width}; x++)\n"
@@ -94,8 +92,7 @@ def max_pool(unit: Unit, step: Step, op: MaxPool) -> str:
     s, out = unit.plan.storage[step.reads[0]], unit.plan.storage[step.writes]
     _, height, width = s.shape
     kind = ctype(s)
-    shift = out.zero - s.zero
-    added = f" + {literal(shift)}" if shift else ""
+    added = _rebased(s, out)
     (kh, kw), (sy, sx), (top, left, bottom, right) = op.kernel, op.stride, op.pads
     join = "best[c] | p[c]" if s.bits else "p[c] > best[c] ? p[c] : best[c]"
     inside = (out.shape[1] - 1) * sy + kh <= height + top + bottom
@@ -154,8 +151,7 @@ def pad(unit: Unit, step: Step, corner: tuple[int, ...]) -> str:
     """Zeros, and the image among them."""
     s, out = unit.plan.storage[step.reads[0]], unit.plan.storage[step.writes]
     channels, height, width = s.shape
-    shift = out.zero - s.zero
-    added = f" + {literal(shift)}" if shift else ""
+    added = _rebased(s, out)
     top, left = corner
     return (
         f"{unit.pointers(step)}    size_t y, x, c;\n{unit.border(step.writes)}"
@@ -171,8 +167,7 @@ def pad(unit: Unit, step: Step, corner: tuple[int, ...]) -> str:
 def flatten(unit: Unit, step: Step) -> str:
     s, out = unit.plan.storage[step.reads[0]], unit.plan.storage[step.writes]
     channels, height, width = s.shape
-    shift = out.zero - s.zero
-    added = f" + {literal(shift)}" if shift else ""
+    added = _rebased(s, out)
     return (
         f"{unit.pointers(step)}    size_t y, x, c;\n{unit.border(step.writes)}"
         f"    for (c = 0; c < {channels}; c++)\n        for (y = 0; y < {height}; y++)\n"
@@ -202,3 +197,9 @@ def input_type(op: Input) -> str:
         if low <= op.lowest and op.highest <= high:
             return kind
     return "int64_t"
+
+
+def _rebased(s: Storage, out: Storage) -> str:
+    """What is added to a number of `s` to be the same one in `out`, whose zero may be another."""
+    shift = out.zero - s.zero
+    return f" + {literal(shift)}" if shift else ""

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -43,7 +43,6 @@ ALIGNMENT = 64
 MOST_METADATA = 1 << 24
 TYPES = {"F64": np.float64, "F32": np.float32, "I32": np.int32, "U16": np.uint16, "U8": np.uint8}
 TYPE_NAMES = {np.dtype(kind): name for name, kind in TYPES.items()}
-Repeat = int | Literal["mean"]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from .config import AVAILABLE_OPS, CONV1X1, CONV3X3, INPUT, MAX_EDGES, MAXPOOL3X
 from .space import bits_of, labels_of
 
 INNER = MODULE_VERTICES - 2
-PATHS = sum(len(AVAILABLE_OPS) ** length for length in range(INNER + 1))  # 364
 TUPLE_OPS = (INPUT, OUTPUT, MAXPOOL3X3, CONV1X1, CONV3X3)  # of NASLib, by number
 _ROW_MAJOR = np.triu_indices(MODULE_VERTICES, 1)
 _SLOTS = len(_ROW_MAJOR[0])  # 21 possible edges

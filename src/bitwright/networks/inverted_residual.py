@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+from ..datasets import imagenet
 from ..errors import ConfigError
 from ..network import (
     Add,
@@ -34,11 +34,8 @@ from ..quantizers import Quantizer
 from ..quantizers.clipped import Clipped
 from ..quantizers.real import Real
 from ..quantizers.uniform import Uniform
-from .json_files import parse_file
 
 RELU6 = 6.0
-IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ class Options:
             case "symmetric":
                 return Input(shape, (128.0 if self.quantized else 127.5,), (1 / 127.5,))
             case "imagenet":
-                return Input(shape, IMAGENET_MEAN, tuple(1 / s for s in IMAGENET_STD))
+                return Input(shape, imagenet.MEAN, tuple(1 / s for s in imagenet.DEVIATION))
 
 
 LINEAR_FLOAT = Options(quantized=False, pool="mean")
@@ -224,16 +221,11 @@ class _Builder:
         return len(self.nodes) - 1
 
 
-def read_block_list(path: Path) -> BlockList:
-    """A block list in the JSON format of ProxylessNAS (Cai et al. 2019, arXiv:1812.00332).
+def parse_block_list(content: Mapping[str, Any]) -> BlockList:
+    """A block list in the JSON format of ProxylessNAS (Cai et al. 2019, arXiv:1812.00332), from what the JSON holds.
 
     A new stage starts at the second block and at every stride of 2. ConfigError names what it cannot mean.
     """
-    return parse_file(path, parse_block_list)
-
-
-def parse_block_list(content: Mapping[str, Any]) -> BlockList:
-    """As `read_block_list`, from what the JSON holds."""
     if content["name"] not in ("ProxylessNASNets", "MobileNetV2"):
         raise ConfigError(f"holds a {content['name']}; a block list is a ProxylessNASNets or a MobileNetV2")
     stages: list[list[Block | None]] = []

@@ -19,13 +19,14 @@ from torch import Tensor
 from ..datasets import Dataset
 from ..errors import ConfigError
 from ..journal import Journal, Progress
-from ..modules import Training, Weights, forward
+from ..modules import Weights
 from ..network import Network
 from . import checkpoint
 from .augment import Augmented, Augmenter
 from .distributed import Ranks, ranks, replicated
 from .loader import augmented
 from .optimizers import Optimizer
+from .post_training import refit_statistics
 from .random_stream import random_stream
 from .recipe import Recipe
 from .step import evaluation_batch, measure, train_step
@@ -361,9 +362,6 @@ def calibrate(network: Network, weights: Weights, images: Augmented, seed: int, 
     generator = random_stream(device, seed, "calibration")
     order = torch.randperm(len(images.images), generator=generator, device=device)
     batches = torch.split(order[:CALIBRATION_IMAGES], evaluation_batch(network, CALIBRATION_BATCH))
-    for i, rows in enumerate(batches):
-        if len(rows) >= 2 * ranks.count:
-            read, part = read_by(ranks, images, rows)
-            pixels, _ = images.batch(read, generator)
-            training = Training(momentum=1 / (i + 1), synchronised=ranks.count > 1)
-            forward(network.trunk, weights, pixels[part], training=training)
+    parts = (read_by(ranks, images, rows) for rows in batches if len(rows) >= 2 * ranks.count)
+    pixels = (images.batch(read, generator)[0][part] for read, part in parts)
+    refit_statistics(network.trunk, weights, pixels, synchronised=ranks.count > 1)

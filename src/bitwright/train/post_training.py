@@ -95,11 +95,17 @@ def set_ranges(network: Network, weights: Weights, batches: Sequence[Tensor]) ->
 
 
 @torch.no_grad()
-def refit_statistics(network: Network, weights: Weights, batches: Iterable[Tensor]) -> None:
-    """Replace the running statistics by the mean of those of the batches, in the network as it is deployed."""
+def refit_statistics(
+    network: Network, weights: Weights, batches: Iterable[Tensor], *, synchronised: bool = False
+) -> None:
+    """Replace the running statistics by the mean of those of the batches, in the network as it is deployed.
+
+    synchronised: a batch is that of all ranks together.
+    """
     for number, images in enumerate(batches):
         if len(images) > 1:
-            forward(network, weights, images, training=Training(momentum=1 / (number + 1)))
+            training = Training(momentum=1 / (number + 1), synchronised=synchronised)
+            forward(network, weights, images, training=training)
 
 
 def _float_op(op: Op) -> Op:
