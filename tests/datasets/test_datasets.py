@@ -26,6 +26,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.io import savemat
 
 from bitwright import catalogue
 from bitwright.datasets import Dataset, Images, Part, RemoteFile, cifar10, digits, download, image_folder, mnist, split
@@ -141,6 +142,13 @@ def write_parquet_cifar(folder: Path, image: str = "img") -> None:
         pyarrow.parquet.write_table(pyarrow.table({image: cells, "label": labels}), folder / f"{name}.parquet")
 
 
+def write_svhn(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(("train", "test")):
+        labels = np.arange(40, dtype=np.uint8)[:, None] % 10 + 1
+        savemat(folder / f"{name}_32x32.mat", {"X": noise(32, 32, 3, 40, seed=seed), "y": labels})
+
+
 def write_folder(root: Path, counts: dict[str, int], shape: tuple[int, ...] = (7, 6), seed: int = 0) -> None:
     for number, (place, count) in enumerate(counts.items()):
         (root / place).mkdir(parents=True)
@@ -163,6 +171,9 @@ def load_small(name: str, root: Path) -> Dataset:
         case "cifar10":
             write_binary_cifar(root)
             options = {"validation": 10}
+        case "svhn":
+            write_svhn(root)
+            options = {"validation": 1}
         case "image_folder":
             write_folder(root, {"cat": 30, "dog": 30})
         case "imagenet":

@@ -190,6 +190,11 @@ def split(images: Images, parts: Sequence[float], seed: int = 0) -> list[Images]
     return [images[torch.cat(rows).sort().values] for rows in chosen]
 
 
+def join(parts: Sequence[Images]) -> Images:
+    """The images of all parts, one part after the other."""
+    return Images(torch.cat([p.pixels for p in parts]), torch.cat([p.labels for p in parts]))
+
+
 def read_bytes(path: Path) -> bytes:
     """A file's bytes, unpacked if it is gzipped; DataError names a file that is truncated or corrupt."""
     try:
