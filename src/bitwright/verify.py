@@ -3,6 +3,9 @@
 The same inputs go through the integer graph, whose results are the reference, and through what was made of it: the
 training code's forward pass, ONNX in onnxruntime, QONNX in the qonnx executor, and compiled C. Outputs are compared
 integer by integer. The first layer that differs is found by running the graph's beginnings, one node longer each time.
+
+A network that computes with real numbers has no integers to compare: there the logits of its ONNX form in onnxruntime
+are held against those of the training code, to a tolerance.
 """
 
 from __future__ import annotations
@@ -18,18 +21,21 @@ import torch
 from numpy.typing import NDArray
 
 from .errors import ConfigError, ExportError
-from .exports import c, onnx, qonnx
+from .exports import _onnx_weights, c, onnx, qonnx
 from .integer.compare import differences, images_at_once
 from .integer.graph import IntegerGraph, reaching
 from .integer.lower import Lowered
 from .integer.run import Executor
-from .modules import Weights
-from .network import Network
+from .modules import Weights, forward
+from .network import Activation, BatchNorm, Network
+from .train.step import evaluation_batch
 
 Integers = NDArray[np.int64]
 
 BATCH = 250
 SEED = 0  # of random inputs
+TOLERANCE = 1e-4  # of a logit, as a part of the largest
+FEWEST_EQUAL = 0.99  # predictions of a network that rounds real numbers
 PORTABLE = "-O2 -DNETWORK_PORTABLE"  # no vector instructions but what the compiler finds
 
 
@@ -72,6 +78,35 @@ class Verification:
 
     def as_json(self) -> dict[str, object]:
         return {"equal": self.equal, "samples": self.samples, "targets": {t.target: asdict(t) for t in self.targets}}
+
+
+@dataclass(frozen=True)
+class FloatVerification:
+    """Logits in onnxruntime beside those of the training code, both in float32.
+
+    rounds: whether the network rounds real numbers to codes. One that lies on the boundary of two can then become
+        either, and what follows differs by far more than float32 rounds.
+    largest_logit: in magnitude, of all samples. max_difference: of two logits.
+    beyond_tolerance: samples of which a logit differs by more than TOLERANCE * largest_logit.
+    """
+
+    samples: int
+    rounds: bool
+    largest_logit: float
+    max_difference: float
+    beyond_tolerance: int
+    equal_predictions: int
+    seconds: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all logits are within the tolerance, or of a network that rounds enough predictions are equal."""
+        if self.rounds:
+            return self.equal_predictions >= FEWEST_EQUAL * self.samples
+        return self.beyond_tolerance == 0
+
+    def as_json(self) -> dict[str, object]:
+        return {"agrees": self.agrees, "tolerance": TOLERANCE, **asdict(self)}
 
 
 def _compiled(flags: str | None) -> Callable[[IntegerGraph, Path, Integers], Integers]:
@@ -144,6 +179,44 @@ def verify(
         if progress is not None:
             progress(comparison)
     return Verification(len(x), compared)
+
+
+@torch.no_grad()
+def verify_float(network: Network, weights: Weights, x: Integers) -> FloatVerification:
+    """Compare the logits of images x: (N, *input shape) in training code with those of the exported ONNX."""
+    if len(x) == 0:
+        raise ConfigError("there is nothing to compare: no samples")
+    start = time.perf_counter()
+    images = x.astype(np.uint8)
+    with tempfile.TemporaryDirectory(prefix="bitwright-") as folder:
+        path = Path(folder) / "network.onnx"
+        _onnx_weights.export(network, weights, path)
+        got = torch.from_numpy(_onnx_weights.execute(path, images))
+    given, count = torch.from_numpy(images).to(weights.device), evaluation_batch(network)
+    parts = [forward(network, weights, given[i : i + count])[0] for i in range(0, len(x), count)]
+    expected = torch.cat(parts).cpu()
+    largest, apart = float(expected.abs().max()), (got - expected).abs().amax(1)
+    return FloatVerification(
+        samples=len(x),
+        rounds=_rounds_reals(network.trunk),
+        largest_logit=largest,
+        max_difference=float(apart.max()),
+        beyond_tolerance=len(x) - int((apart <= TOLERANCE * largest).sum()),  # what is not a number is beyond
+        equal_predictions=int((got.argmax(1) == expected.argmax(1)).sum()),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _rounds_reals(network: Network) -> bool:
+    """Whether an activation of the network makes codes of real numbers."""
+    for node in network.nodes:
+        match node.op:
+            case BatchNorm(activation=quantizer) | Activation(quantizer=quantizer):
+                if quantizer.levels is not None and network.ranges[node.inputs[0]] is None:
+                    return True
+            case _:
+                pass
+    return False
 
 
 def random_inputs(graph: IntegerGraph, count: int) -> Integers:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from .. import catalogue
-from ..errors import ConfigError, ExportError
+from ..errors import ConfigError, ExportError, LoweringError
+from ..exports import _onnx_weights
 from ..files import write_text
 from ..integer import storage
 from ..integer.describe import as_dot, as_text, rows
@@ -23,7 +24,7 @@ from ..modules import Weights
 from ..report.figures import save_figure
 from ..report.graph_figure import graph_figure
 from ..run_directory import INTEGER_GRAPH, TrainingRun, open_trained
-from ..verify import TARGETS, Comparison, random_inputs
+from ..verify import FEWEST_EQUAL, TARGETS, TOLERANCE, Comparison, FloatVerification, random_inputs, verify_float
 from ..verify import verify as verify_graph
 from .options import Parser, open_console, use_threads
 
@@ -32,17 +33,30 @@ MOST_THRESHOLD_BITS = 10
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """A training and what it lowers to."""
+class _Opened:
+    """A completed training."""
 
     run: TrainingRun
     weights: Weights
-    lowering: Lowered
 
     def images(self, count: int) -> NDArray[np.int64]:
         """The first test images, (N, C, H, W)."""
         x, _ = self.run.experiment.dataset.test.batch(slice(0, count))
         return x.contiguous().to(torch.int64).numpy()
+
+
+@dataclass(frozen=True)
+class _Trained(_Opened):
+    """A training and what it lowers to."""
+
+    lowering: Lowered
+
+
+@dataclass(frozen=True)
+class _Real(_Opened):
+    """A training whose network computes with real numbers, and why it has no integer form."""
+
+    reason: LoweringError
 
 
 def lower(arguments: Sequence[str]) -> None:
@@ -66,7 +80,7 @@ def lower(arguments: Sequence[str]) -> None:
         raise ConfigError(f"threshold-bits are 1 to {MOST_THRESHOLD_BITS}, got {given.threshold_bits}")
     if given.picture is not None and given.picture.suffix not in (".svg", ".png"):
         raise ConfigError(f"a picture is a .svg or .png file, got {given.picture}")
-    trained = _trained(given.run, threshold_bits=given.threshold_bits)
+    trained = _trained(_opened(given.run), given.threshold_bits)
     graph = trained.lowering.graph
     out = given.out or trained.run.path / INTEGER_GRAPH
     storage.save(graph, out)
@@ -81,15 +95,27 @@ def lower(arguments: Sequence[str]) -> None:
 
 def export(arguments: Sequence[str]) -> None:
     formats = catalogue.names("exports")
-    options = Parser("export", "Write a network as ONNX, QONNX or C with the same integer results.", experiment=False)
+    options = Parser(
+        "export",
+        "Write a network as ONNX, QONNX or C with the same integer results; one that computes with real numbers as ONNX"
+        " with packed weights and float32 activations.",
+        experiment=False,
+    )
     options.add_argument("source", type=Path, metavar="RUN", help="a run directory, a training in it, or a graph")
     options.add_argument("--to", required=True, metavar="FORMAT", help=" or ".join(formats))
     options.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file, or for c a directory")
     given, _ = options.read(arguments, "export")
     write = catalogue.find("exports", given.to)
-    graph, _ = _source(given.source)
+    source = _source(given.source)
     console = open_console()
-    for line in write(graph, given.out):
+    if not isinstance(source, _Real):
+        lines = write(_graph(source), given.out)
+    elif given.to == "onnx":
+        console.print(f"no integer form: {source.reason}")
+        lines = _onnx_weights.export(source.run.network, source.weights, given.out)
+    else:
+        raise source.reason
+    for line in lines:
         console.print(line)
     console.print(f"wrote {given.out}")
 
@@ -125,7 +151,11 @@ def import_model(arguments: Sequence[str]) -> None:
 
 
 def verify(arguments: Sequence[str]) -> None:
-    options = Parser("verify", "Compare a network's integer results bit for bit wherever it runs.", experiment=False)
+    options = Parser(
+        "verify",
+        "Compare a network's integer results bit for bit wherever it runs, and logits where it has no integer form.",
+        experiment=False,
+    )
     options.add_argument("source", type=Path, metavar="RUN_OR_GRAPH", help="a run directory or an integer graph")
     options.add_argument(
         "--samples",
@@ -142,25 +172,68 @@ def verify(arguments: Sequence[str]) -> None:
     if given.samples < 1:
         raise ConfigError(f"samples are at least 1, got {given.samples}")
     use_threads(given.threads)
-    graph, trained = _source(given.source, given.data)
-    x = random_inputs(graph, given.samples) if trained is None else trained.images(given.samples)
+    source = _source(given.source, given.data)
+    if isinstance(source, _Real):
+        if given.every_layer or given.targets not in (None, "onnx"):
+            raise ConfigError(f"only the logits of onnx can be compared, there is no integer form: {source.reason}")
+        _verify_float(source, given.samples, given.json)
+    else:
+        targets = None if given.targets is None else given.targets.split(",")
+        _verify_integers(source, given.samples, targets, given.every_layer, given.json)
+
+
+def _verify_integers(
+    source: IntegerGraph | _Trained, samples: int, targets: list[str] | None, every_layer: bool, as_json: bool
+) -> None:
+    graph, trained = _graph(source), source if isinstance(source, _Trained) else None
+    x = random_inputs(graph, samples) if trained is None else trained.images(samples)
     console = open_console()
-    if not given.json:
+    if not as_json:
         kind = "random inputs" if trained is None else "test images"
         console.print(f"integer graph of {len(graph.nodes)} nodes on {len(x):,} {kind}")
     result = verify_graph(
         graph,
         x,
-        targets=None if given.targets is None else given.targets.split(","),
-        every_layer=given.every_layer,
+        targets=targets,
+        every_layer=every_layer,
         trained=None if trained is None else (trained.run.network, trained.weights, trained.lowering),
-        progress=None if given.json else lambda comparison: console.print(_line(comparison)),
+        progress=None if as_json else lambda comparison: console.print(_line(comparison)),
     )
-    if given.json:
+    if as_json:
         print(json.dumps(result.as_json()))
     if not result.equal:
         ran = [t for t in result.targets if t.skipped is None]
         raise ExportError("the results differ" if ran else "no target could run")
+
+
+def _verify_float(source: _Real, samples: int, as_json: bool) -> None:
+    x = source.images(samples)
+    result = verify_float(source.run.network, source.weights, x)
+    if as_json:
+        print(json.dumps(result.as_json()))
+    else:
+        console = open_console()
+        console.print(f"no integer form: {source.reason}")
+        console.print(f"logits in float32, onnx beside training, on {result.samples:,} test images")
+        for line in _float_lines(result):
+            console.print(line)
+    if not result.agrees:
+        raise ExportError("the results differ")
+
+
+def _float_lines(result: FloatVerification) -> list[str]:
+    within = result.samples - result.beyond_tolerance
+    lines = [
+        f"  onnx       {within:,} of {result.samples:,} within {TOLERANCE:g} of the largest logit,"
+        f" {result.largest_logit:.4g}; the largest difference is {result.max_difference:.2g} ({result.seconds:.1f} s)",
+        f"  onnx       {result.equal_predictions:,} of {result.samples:,} predictions equal",
+    ]
+    if result.rounds:
+        lines.append(
+            "  activations are rounded from real numbers: one on the boundary of two codes can become either, so"
+            f" {FEWEST_EQUAL:.0%} equal predictions are enough"
+        )
+    return lines
 
 
 def _line(comparison: Comparison) -> str:
@@ -194,18 +267,31 @@ def _range(text: str | None) -> tuple[int, int] | None:
     return low, high
 
 
-def _source(path: Path, data: Path | None = None) -> tuple[IntegerGraph, _Trained | None]:
-    """The graph in a file, or that of a run with its training."""
+def _source(path: Path, data: Path | None = None) -> IntegerGraph | _Trained | _Real:
+    """The graph in a file, or a training."""
     if path.is_file():
-        return storage.load(path), None
-    trained = _trained(path, data)
-    return trained.lowering.graph, trained
+        return storage.load(path)
+    opened = _opened(path, data)
+    try:
+        return _trained(opened)
+    except LoweringError as reason:
+        if all(held is not None for held in opened.run.network.trunk.ranges):
+            raise
+        return _Real(opened.run, opened.weights, reason)
 
 
-def _trained(run: Path, data: Path | None = None, threshold_bits: int = THRESHOLD_BITS) -> _Trained:
+def _graph(source: IntegerGraph | _Trained) -> IntegerGraph:
+    return source if isinstance(source, IntegerGraph) else source.lowering.graph
+
+
+def _opened(run: Path, data: Path | None = None) -> _Opened:
     training = open_trained(run, data, device="cpu")
-    weights = training.weights()
-    return _Trained(training, weights, lowered(training.network, weights, threshold_bits=threshold_bits))
+    return _Opened(training, training.weights())
+
+
+def _trained(opened: _Opened, threshold_bits: int = THRESHOLD_BITS) -> _Trained:
+    network, weights = opened.run.network, opened.weights
+    return _Trained(opened.run, weights, lowered(network, weights, threshold_bits=threshold_bits))
 
 
 def _describe(console: Console, graph: IntegerGraph, table: bool = True) -> None:

@@ -9,5 +9,6 @@ Each file of this folder is one format and holds
         runs what was written on x: (N, *input shape), and returns (N, *output shape); raises ExportError if the tool
         that it needs is missing
 
-An exporter sees integers only. What it writes must compute what integer/run.py computes.
+An exporter sees integers only. What it writes must compute what integer/run.py computes. `_onnx_weights` is no such
+format: it writes a network that computes with real numbers and so has no integer graph.
 """

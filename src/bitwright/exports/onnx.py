@@ -61,7 +61,7 @@ METADATA = "bitwright"
 
 def export(graph: IntegerGraph, path: Path) -> list[str]:
     """Writes `graph` as ONNX at `path`; lines about it. ExportError if a node has no integer form in ONNX."""
-    onnx = _onnx()
+    onnx = library()
     writer = _Writer(graph)
     model = writer.model()
     data = model.SerializeToString()
@@ -76,15 +76,8 @@ def export(graph: IntegerGraph, path: Path) -> list[str]:
 
 def execute(path: Path, x: NDArray[np.int64]) -> NDArray[np.int64]:
     """The output of the model at `path` for x: (N, *input shape), in ONNX Runtime on one thread."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ExportError("running ONNX needs onnxruntime: pip install bitwright[onnx]") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
+    running = session(path)
+    (given,) = running.get_inputs()
     kinds: dict[str, Any] = {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(int32)": np.int32}
     kind = kinds.get(given.type)
     if kind is None:
@@ -95,11 +88,24 @@ def execute(path: Path, x: NDArray[np.int64]) -> NDArray[np.int64]:
     if x.size and (x.min() < limits.min or x.max() > limits.max):
         raise ExportError(f"{path}: takes {given.type}, got {x.min()} to {x.max()}")
     count = max(1, RUN_AT_ONCE // math.prod(x.shape[1:]))
-    parts = [session.run(None, {given.name: x[i : i + count].astype(kind)})[0] for i in range(0, len(x), count)]
+    parts = [running.run(None, {given.name: x[i : i + count].astype(kind)})[0] for i in range(0, len(x), count)]
     return np.concatenate(parts).astype(np.int64)
 
 
-def _onnx() -> Any:
+def session(path: Path) -> Any:
+    """An InferenceSession of ONNX Runtime for the model at `path`, on one thread of the processor."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ExportError("running ONNX needs onnxruntime: pip install bitwright[onnx]") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def library() -> Any:
+    """The package onnx."""
     try:
         import onnx
     except ImportError:
@@ -109,7 +115,7 @@ def _onnx() -> Any:
 
 class _Writer:
     def __init__(self, graph: IntegerGraph) -> None:
-        self.onnx = _onnx()
+        self.onnx = library()
         self.graph = graph
         self.quantization = Quantization(graph)
         self.zeros = self.quantization.zeros
