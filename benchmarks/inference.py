@@ -86,16 +86,16 @@ def run() -> Table:
 def _programs(graphs: dict[Bits, IntegerGraph], folder: Path) -> dict[str, tuple[Callable[[Images], object], str]]:
     """What runs images (N, C, H, W), by name, and the peak it counts against."""
     programs: dict[str, tuple[Callable[[Images], object], str]] = {
-        "onnxruntime fp32": (_session(_float_network()), "peak_fp32")
+        "onnxruntime fp32": (onnx_session(_float_network()), "peak_fp32")
     }
     for bits in reversed(PRECISIONS):
         onnx.export(graphs[bits], folder / f"{bits}.onnx")
         name = "onnxruntime int8" if bits == "8" else f"ONNX {_named(bits)}"
-        programs[name] = (_session((folder / f"{bits}.onnx").read_bytes()), UNITS[bits])
+        programs[name] = (onnx_session((folder / f"{bits}.onnx").read_bytes()), UNITS[bits])
         c.export(graphs[bits], folder / bits)
     for bits, name, flags in COMPILED:
         library = folder / f"{bits} {name}.so"
-        programs[f"{name}: {_named(bits)}"] = (_library(folder / bits, library, flags), UNITS[bits])
+        programs[f"{name}: {_named(bits)}"] = (c_library(folder / bits, library, flags), UNITS[bits])
     for name, (program, _) in programs.items():
         for bits in PRECISIONS:
             if name.endswith(_named(bits)) or (name, bits) == ("onnxruntime int8", "8"):
@@ -114,7 +114,8 @@ def _call(program: Callable[[Images], object], images: Images) -> Callable[[int]
     return lambda i: program(images)
 
 
-def _session(model: bytes) -> Callable[[Images], object]:
+def onnx_session(model: bytes) -> Callable[[Images], object]:
+    """A model on one thread of onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -125,7 +126,8 @@ def _session(model: bytes) -> Callable[[Images], object]:
     return lambda images: session.run(None, {given.name: images.astype(kind, copy=False)})[0]
 
 
-def _library(source: Path, library: Path, flags: str) -> Callable[[Images], object]:
+def c_library(source: Path, library: Path, flags: str) -> Callable[[Images], object]:
+    """The exported network in the folder `source`, compiled into `library`."""
     command = ["cc", "-std=c99", *flags.split(), "-shared", "-fPIC", str(source / "network.c"), "-o", str(library)]
     subprocess.run(command, check=True)
     function: Any = ctypes.CDLL(str(library)).network_run

@@ -29,6 +29,7 @@ from .network import (
     DepthwiseConv2d,
     Dropout,
     DropPath,
+    Flatten,
     GlobalSumPool,
     Input,
     Linear,
@@ -348,12 +349,15 @@ def _run_node(
                 exact = total * 2.0**-shift
                 total = exact + (exact.detach().floor() - exact.detach()) if training else exact.floor()
             return Quantized(total, _product(per_map, pooled_scale(node.op, a.codes.shape[2:])))
+        case Flatten():
+            a = _of_one_scale(inputs[0])
+            return Quantized(a.codes.flatten(1), a.scale if isinstance(a.scale, float) else a.scale.flatten())
         case Add(saturate=levels):
             left, right = inputs
             if not _same(left.scale, right.scale):
                 left, right = Quantized(left.real, 1.0), Quantized(right.real, 1.0)
             codes = left.codes + right.codes
-            return Quantized(codes if levels is None else saturate(codes, levels), left.scale)
+            return Quantized(codes if levels is None else saturate(codes, levels), added_scale(node.op, left.scale))
         case Concat():
             return inputs[0]
         case Slice(channels=channels, start=start):
@@ -385,6 +389,11 @@ def _run_node(
             return Quantized(codes * kept.to(codes.dtype).div_(1 - rate), a.scale)
         case _:
             assert_never(node.op)
+
+
+def added_scale(op: Add, scale: Scale) -> Scale:
+    """The scale of a sum whose terms have that scale."""
+    return 0.5 * scale if op.mean else scale
 
 
 def sliced_scale(scale: Scale, start: int, channels: int) -> Scale:

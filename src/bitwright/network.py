@@ -150,10 +150,19 @@ class GlobalSumPool:
 
 
 @dataclass(frozen=True)
+class Flatten:
+    """The numbers of an image as one vector: all of the first channel row by row, then the second, ..."""
+
+
+@dataclass(frozen=True)
 class Add:
-    """Sum of two inputs, clipped to the range of `saturate` where that is given."""
+    """Sum of two inputs, clipped to the range of `saturate` where that is given.
+
+    mean: half of the sum is meant. The integers are the same, the halving is left to the scale.
+    """
 
     saturate: Levels | None = None
+    mean: bool = False
 
 
 @dataclass(frozen=True)
@@ -218,6 +227,7 @@ Op = (
     | AveragePool2d
     | SumPool2d
     | GlobalSumPool
+    | Flatten
     | Add
     | Concat
     | Slice
@@ -462,6 +472,8 @@ def output_shape(op: Op, inputs: Sequence[Shape]) -> Shape:
         case GlobalSumPool():
             channels, _, _ = inputs[0]
             return (channels,)
+        case Flatten():
+            return (math.prod(inputs[0]),)
         case Slice(channels=channels, start=start):
             if channels < 1 or not 0 <= start <= inputs[0][0] - channels:
                 behind = f" behind {start}" if start else ""
@@ -510,7 +522,7 @@ def _range(op: Op, inputs: Sequence[Range | None], shapes: Sequence[Shape], shap
             return Range.between(product.lowest + added.lowest, product.highest + added.highest)
         case BatchNorm(activation=quantizer) | Activation(quantizer=quantizer):
             return None if quantizer.levels is None else Range.of(quantizer.levels)
-        case MaxPool2d() | Slice() | Shuffle() | DropPath() | Dropout():
+        case MaxPool2d() | Flatten() | Slice() | Shuffle() | DropPath() | Dropout():
             return inputs[0]
         case AveragePool2d():
             return None

@@ -20,6 +20,7 @@ from ..errors import InvalidGraph, LoweringError
 from ..modules import (
     EXACT_IN_FLOAT32,
     Weights,
+    added_scale,
     bias_units,
     deployed_scale,
     normalisation_line,
@@ -135,10 +136,12 @@ class _Lowering:
             case net.GlobalSumPool(shift=shift):
                 scale = self._product(scales[0], pooled_scale(node.op, self.edges[inputs[0]].shape[1:]), name)
                 self._put(ig.GlobalSumPool(shift), inputs, name, scale)
+            case net.Flatten():
+                self._put(ig.Flatten(), inputs, name, self._product(scales[0], 1.0, name))
             case net.Add(saturate=levels):
                 self._one_scale(scales, name)
                 clip = (None, None) if levels is None else (levels.lowest, levels.highest)
-                self._put(ig.Add(*clip), inputs, name, scales[0])
+                self._put(ig.Add(*clip), inputs, name, added_scale(node.op, scales[0]))
             case net.Concat():
                 joined = self._joined(inputs, scales, name)
                 self.at.append(joined)

@@ -17,10 +17,13 @@ class Binary(Quantizer):
 
     h: the value H, or "glorot" for sqrt(1.5 / (fan_in + fan_out)) of each layer.
     stochastic: a training step draws +H with probability clip((x / H + 1) / 2, 0, 1); evaluation takes the sign.
+    sample: evaluation takes the draw of that number, which is always the same, in place of the sign: a member of the
+        ensemble that section 2.6 of the paper speaks of.
     """
 
     h: float | Literal["glorot"] = 1.0
     stochastic: bool = field(default=False)
+    sample: int | None = None
 
     @property
     def levels(self) -> Levels:
@@ -31,6 +34,9 @@ class Binary(Quantizer):
         return -1.0, 1.0
 
     def codes(self, x: Tensor) -> Tensor:
+        if self.sample is not None:
+            # on the processor, whose random numbers are the same beside every device
+            return self.draw(x.cpu(), torch.Generator().manual_seed(self.sample)).to(x.device)
         return torch.copysign(x.new_ones(()), x + 0.0)  # adding zero turns -0.0 into +0.0
 
     def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -71,6 +71,7 @@ def fit(
     recipe: Recipe,
     *,
     seed: int = 0,
+    deployed: Network | None = None,
     initial: Mapping[str, Tensor] | None = None,
     journal: Journal | None = None,
     save_to: Path | None = None,
@@ -81,13 +82,14 @@ def fit(
 ) -> Fitted:
     """Train `network` on dataset.train and keep what does best on dataset.validation; dataset.test is not touched.
 
+    deployed: the network that is validated with the same tensors, where it is not `network` itself.
     initial: the weights to start from, by name, in place of random ones.
     save_to: a checkpoint file, written at the end of every epoch and every `checkpoint_seconds`. If it exists,
     training goes on from it.
     stop_after: stop after the update in which this process makes its step of that number, and leave a checkpoint.
     after_epoch: called on rank 0 at the end of every epoch.
     """
-    run = _Fit(network, dataset, recipe, seed)
+    run = _Fit(network, deployed or network, dataset, recipe, seed)
     if save_to is not None and save_to.exists():
         with checkpoint.restoring(save_to):
             run.load(checkpoint.load(save_to, run.device))
@@ -107,8 +109,9 @@ class _Fit:
     stop_after: int | None = None
     after_epoch: Callable[[EpochEnd], None] | None = None
 
-    def __init__(self, network: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
-        self.network, self.dataset, self.recipe, self.seed = network, dataset, recipe, seed
+    def __init__(self, network: Network, deployed: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
+        self.network, self.deployed = network, deployed
+        self.dataset, self.recipe, self.seed = dataset, recipe, seed
         self.device = dataset.train.device
         self.ranks = ranks()
         self.weights = Weights([network], seed=seed).to(self.device)
@@ -262,7 +265,7 @@ class _Fit:
     def _validated(self, progress: Progress) -> dict[str, float]:
         """The figures on the validation images."""
         if self.recipe.calibrate:
-            calibrate(self.network, self.evaluated, self.images, self.seed, self.ranks)
+            calibrate(self.deployed, self.evaluated, self.images, self.seed, self.ranks)
         self.ranks.copy_first(self.evaluated.buffers())
         if self.recipe.training_only:
             return {}
@@ -271,7 +274,7 @@ class _Fit:
         def tick(done: int) -> None:
             progress.advance(0, note=f"epoch {self.epoch + 1}, validating {done * self.ranks.count}/{len(images)}")
 
-        measured = measure(self.network, self.evaluated, images, self.recipe.loss, ranks=self.ranks, tick=tick)
+        measured = measure(self.deployed, self.evaluated, images, self.recipe.loss, ranks=self.ranks, tick=tick)
         return {
             "validation_accuracy": measured.top1,
             "validation_top5": measured.top5,

@@ -26,6 +26,7 @@ from ..network import (
     DepthwiseConv2d,
     Dropout,
     DropPath,
+    Flatten,
     GlobalSumPool,
     Input,
     Linear,
@@ -117,12 +118,12 @@ def _float_op(op: Op) -> Op:
         case Activation(quantizer=quantizer):
             return replace(op, quantizer=_float_activation(quantizer))
         case Add():
-            return Add()
+            return replace(op, saturate=None)
         case GlobalSumPool():
             return replace(op, shift=0)
         case Input() | MaxPool2d() | AveragePool2d() | SumPool2d() | Concat():
             return op
-        case Slice() | PadChannels() | Shuffle() | Shift2d() | DropPath() | Dropout():
+        case Flatten() | Slice() | PadChannels() | Shuffle() | Shift2d() | DropPath() | Dropout():
             return op
         case _:
             assert_never(op)

@@ -80,7 +80,14 @@ def _network_row(network: Network, position: int) -> Row:
             return row(Kind.POOL, terms=k * k)
         case layers.GlobalSumPool(shift=shift):
             return row(Kind.POOL, terms=math.prod(inputs[0][1:]), divides=True, shift=shift)
-        case layers.Concat() | layers.Slice() | layers.PadChannels() | layers.Shuffle() | layers.Shift2d():
+        case (
+            layers.Concat()
+            | layers.Flatten()
+            | layers.Slice()
+            | layers.PadChannels()
+            | layers.Shuffle()
+            | layers.Shift2d()
+        ):
             return row(Kind.PASS)
         case layers.DropPath() | layers.Dropout():
             return row(Kind.PASS)
