@@ -1,4 +1,4 @@
-"""The widest weights among the cells' convolutions, in bits: what the multipliers of a device must be able to take."""
+"""The widest weights among convolutions of cells or layers, in bits: what the multipliers of a device must take."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from . import CostModel
 
 @dataclass(frozen=True)
 class WeightPrecision(CostModel):
-    """prefix: only nodes whose key starts with it count, which leaves out the stem and the classifier."""
+    """prefix: only nodes whose key starts with it or one of them count, which leaves out stem and classifier."""
 
     unit = "bits"
     combine = "max"
 
-    prefix: str = "cell"
+    prefix: str | tuple[str, ...] = ("cell", "layer", "reduction")
 
     def figures(self, work: Workload, widths: Widths) -> Floats:
         counted = np.array([row.kind == Kind.CONVOLUTION and row.name.startswith(self.prefix) for row in work.rows])

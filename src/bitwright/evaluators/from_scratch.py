@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ from ..train.fit import fit
 from ..train.recipe import Recipe
 from ..trial import Measurement
 from . import Evaluator
+
+LONGEST_STEM = 200  # characters
 
 
 class FromScratch(Evaluator):
@@ -43,17 +46,23 @@ class FromScratch(Evaluator):
         for number, architecture in enumerate(architectures, start=1):
             began = time.monotonic()
             network = self.space.network(architecture)
-            name = "-".join(map(str, architecture.choices))
             fitted = fit(
-                network,
+                self.space.training_network(architecture),
                 self.dataset,
                 self.recipe,
                 seed=self.seed,
+                deployed=network,
                 journal=self.journal.muted(),
-                save_to=None if self.save_in is None else self.save_in / f"{name}.pt",
+                save_to=None if self.save_in is None else self.save_in / f"{_stem(architecture)}.pt",
                 title=f"stand-alone {number}/{len(architectures)}",
             )
             assert fitted.validation_accuracy is not None
             costs = {key: cost(network.trunk).total for key, cost in self.costs.items()}
             measurements.append(Measurement(fitted.validation_accuracy, time.monotonic() - began, costs))
         return measurements
+
+
+def _stem(architecture: Architecture) -> str:
+    """The name of a file: the choices, or a digest of them where file systems might not take so long a name."""
+    name = "-".join(map(str, architecture.choices))
+    return name if len(name) <= LONGEST_STEM else hashlib.sha256(name.encode()).hexdigest()

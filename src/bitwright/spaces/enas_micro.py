@@ -28,7 +28,7 @@ from itertools import permutations
 from typing import Literal, NamedTuple
 
 from ..architecture import Architecture, Decision
-from ..errors import ConfigError, InvalidArchitecture
+from ..errors import InvalidArchitecture
 from ..network import (
     Activation,
     Add,
@@ -37,25 +37,22 @@ from ..network import (
     Concat,
     Conv2d,
     DepthwiseConv2d,
-    Dropout,
     DropPath,
     GlobalSumPool,
     Input,
     Linear,
     MaxPool2d,
     Network,
-    Node,
-    Op,
     Shape,
-    Shift2d,
     SumPool2d,
 )
-from ..precision import NAMES, rectified_activation, symmetric_activation, weight_quantizer
+from ..precision import rectified_activation, symmetric_activation, weight_quantizer
 from ..quantizers import Quantizer
 from ..quantizers.real import Real
 from ..quantizers.relu import Relu
 from ..quantizers.uniform import Uniform
 from . import SearchSpace
+from ._building import Builder, check_choices, check_numbers, check_pixels, check_precisions, check_reductions
 
 CELLS = ("normal", "reduction")
 
@@ -127,35 +124,12 @@ class EnasMicro(SearchSpace):
     name = "enas_micro"
 
     def __post_init__(self) -> None:
-        for field, least in (("nodes", 1), ("cells", 1), ("filters", 1), ("stacks", 1), ("classes", 2)):
-            if getattr(self, field) < least:
-                raise ConfigError(f"enas_micro: {field} is at least {least}, got {getattr(self, field)}")
-        if self.ops not in ("enas", "mixed"):
-            raise ConfigError(f"enas_micro: ops is enas or mixed, got {self.ops!r}")
-        if self.wiring not in ("classic", "integer"):
-            raise ConfigError(f"enas_micro: wiring is classic or integer, got {self.wiring!r}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"enas_micro: dropout is in [0, 1), got {self.dropout}")
-        given = (self.stem_precision, self.first_cell_precision, self.cell_precision, *self.precisions)
-        for precision in (*given, self.activation_precision or "float"):
-            if precision not in NAMES:
-                raise ConfigError(f"enas_micro: no precision {precision!r}: {', '.join(NAMES)}")
-        if not self.precisions or len(set(self.precisions)) < len(self.precisions):
-            raise ConfigError(f"enas_micro: precisions are one or more different ones, got {list(self.precisions)}")
-        positions = self.reduction_cells
-        if any(not 0 <= p < self.cells for p in positions) or len(set(positions)) < len(positions):
-            raise ConfigError(
-                f"enas_micro: reductions are different cells from 0 to {self.cells - 1}, got {list(positions)}"
-            )
-        if min(self.image[1:]) < 2 ** len(positions):
-            raise ConfigError(
-                f"enas_micro: an image of {self.image[1]}x{self.image[2]} cannot be halved {len(positions)} times"
-            )
-        for field in ("pixel_mean", "pixel_std"):
-            if len(getattr(self, field)) not in (1, self.image[0]):
-                raise ConfigError(f"enas_micro: {field} has one number per channel, got {list(getattr(self, field))}")
-        if not all(std > 0 for std in self.pixel_std):
-            raise ConfigError(f"enas_micro: pixel_std is positive, got {list(self.pixel_std)}")
+        check_numbers(self, {"nodes": 1, "cells": 1, "filters": 1, "stacks": 1, "classes": 2}, self.dropout)
+        check_choices(self.name, self.ops, self.wiring)
+        given = (self.stem_precision, self.first_cell_precision, self.cell_precision, self.activation_precision)
+        check_precisions(self.name, given, self.precisions)
+        check_reductions(self.name, self.reduction_cells, self.cells, "cells", self.image)
+        check_pixels(self.name, self.image, self.pixel_mean, self.pixel_std)
 
     @cached_property
     def reduction_cells(self) -> tuple[int, ...]:
@@ -250,18 +224,14 @@ class _Source(NamedTuple):
     reductions: int
 
 
-class _Builder:
-    """What the two wirings have in common: a growing list of nodes, and the choices of the space."""
+class _Builder(Builder):
+    """What the two wirings have in common: the choices of the space."""
 
     def __init__(self, space: EnasMicro, architecture: Architecture, shared: bool) -> None:
+        super().__init__()
         self.space = space
         self.shared = shared
         self.arcs = {kind: space.cell(architecture, kind) for kind in CELLS}
-        self.nodes: list[Node] = []
-
-    def add(self, op: Op, *inputs: int, key: str = "") -> int:
-        self.nodes.append(Node(op, inputs, key))
-        return len(self.nodes) - 1
 
     def precision(self, cell: int | None) -> str:
         """Precision by position; None is the stem."""
@@ -280,10 +250,7 @@ class _Builder:
         return x if self.shared else self.add(DropPath((cell + 1) / self.space.cells), x)
 
     def classify(self, source: _Source, classifier: Quantizer, auxiliary: int | None) -> Network:
-        pooled = [self.add(GlobalSumPool(), x) for x in source.nodes]
-        if self.space.dropout:
-            pooled = [self.add(Dropout(self.space.dropout), x) for x in pooled]
-        self.add(Linear(self.space.classes, classifier, source.blocks), *pooled, key="classifier")
+        self.classifier(source.nodes, self.space.classes, classifier, self.space.dropout, source.blocks)
         return Network(tuple(self.nodes), auxiliary)
 
     def auxiliary_cell(self) -> int | None:
@@ -413,10 +380,7 @@ class _Classic(_Builder):
         return y
 
     def _halved(self, x: int, channels: int, cell: int, key: str) -> int:
-        """Factorized reduction: the even pixels and the odd ones, each projected to half of the channels."""
-        even = self.add(Conv2d(channels // 2, 1, self.weight(cell), 2), x, key=f"{key}/even")
-        odd = self.add(Conv2d(channels // 2, 1, self.weight(cell), 2), self.add(Shift2d(), x), key=f"{key}/odd")
-        y = self.add(BatchNorm(), self.add(Concat(), even, odd), key=f"{key}/norm")
+        y = self.factorized_reduction(x, channels, self.weight(cell), key)
         self._facts[y] = (channels, self._facts.get(x, (0, 0))[1] + 1)
         return y
 
