@@ -14,14 +14,14 @@ from bitwright.costs import CostModel
 from bitwright.errors import BitwrightError, ConfigError
 from bitwright.evaluators import Evaluator
 from bitwright.quantizers import Quantizer
-from bitwright.spaces import SearchSpace
+from bitwright.spaces import DecisionSpace
 from bitwright.strategies import Strategy
 
 CONTRACTS = {
     "costs": CostModel,
     "evaluators": Evaluator,
     "quantizers": Quantizer,
-    "spaces": SearchSpace,
+    "spaces": DecisionSpace,
     "strategies": Strategy,
 }
 KINDS = [*CONTRACTS, "datasets"]

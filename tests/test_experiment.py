@@ -15,22 +15,23 @@ from bitwright import catalogue
 from bitwright.costs.weight_bits import WeightBits
 from bitwright.errors import BitwrightError, ConfigError
 from bitwright.experiment import (
-    COMPONENTS,
-    DEFAULTS,
-    GIVEN,
     Experiment,
     FinalOptions,
+    LanguageExperiment,
     SearchOptions,
+    opened,
     presets,
     read_yaml,
     resolve,
 )
 from bitwright.modules import Weights
+from bitwright.recurrent.flags import import_flags
 from bitwright.spaces.enas_micro import EnasMicro
-from bitwright.strategies.controller import CLASSIC, Controller
+from bitwright.strategies.controller import CLASSIC, RECURRENT, Controller
 from bitwright.strategies.random_search import RandomSearch
 from bitwright.train.recipe import Recipe
 
+COMPONENTS, DEFAULTS, GIVEN = Experiment.COMPONENTS, Experiment.DEFAULTS, Experiment.GIVEN
 RECIPE_OPTIONS = sorted(inspect.signature(Recipe).parameters)
 
 
@@ -63,23 +64,49 @@ def words(text: str) -> set[str]:
 
 # presets
 
+TEXT = [preset for preset in presets() if preset.startswith("enas-rnn-")]
+IMAGES = [preset for preset in presets() if preset not in TEXT]
+
 
 @pytest.mark.parametrize("preset", presets())
 def test_every_preset_resolves_to_all_sections(preset: str) -> None:
     values = resolve([], preset)
-    sections = {"dataset", "space", "strategy", "supernet", "search", "final", "training"}
+    sections = {"dataset", "space", "strategy", "supernet", "search", "training"}
+    sections |= {"model", "shared"} if preset in TEXT else {"final"}
     assert values.keys() == sections | {"seed", "threads", "device"}
+
+
+@pytest.mark.parametrize("preset", TEXT)
+def test_every_preset_of_text_makes_its_components(preset: str, tmp_path: Path) -> None:
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"{part}.txt").write_text("some words and more words\n")
+    experiment = opened(resolve(["--dataset.root", str(tmp_path)], preset))
+    assert isinstance(experiment, LanguageExperiment)
+    assert experiment.strategy().state_dict() is not None
+    assert experiment.corpus.words == ("some", "words", "and", "more", "<eos>")
+
+
+def test_the_preset_of_the_pytorch_program_holds_its_constants() -> None:
+    values = resolve([], "enas-rnn-ptb")
+    assert values["strategy"].items() >= RECURRENT.items()
+    imported = import_flags("", defaults=True).options
+    sections = {"recipe": "supernet", "supernet": "shared", "controller": "strategy"}
+    for option, value in imported.items():
+        section, _, name = option.partition(".")
+        if section not in ("run", "space") and name not in ("nodes", "evaluation_batch", "save_every", "entropy_decay"):
+            assert values[sections.get(section, section)][name] == value, option
 
 
 MICRONET = ("micronet-4b", "micronet-4b5b")  # of color images and one architecture, which no strategy chooses
 
 
-@pytest.mark.parametrize("preset", [preset for preset in presets() if preset not in MICRONET])
+@pytest.mark.parametrize("preset", [preset for preset in IMAGES if preset not in MICRONET])
 def test_every_preset_makes_its_components(preset: str) -> None:
     experiment = Experiment(resolve(["--dataset.name", "digits"], preset))
     assert experiment.space.network(next(experiment.space.covering())).nodes
     assert experiment.final_space.network(next(experiment.final_space.covering())).nodes
-    assert experiment.strategy().state_dict() is not None
+    if experiment.space.decisions:
+        assert experiment.strategy().state_dict() is not None
     assert experiment.rounds >= 1
 
 
@@ -98,7 +125,8 @@ def test_the_micronet_presets_make_the_published_network(preset: str, tmp_path: 
 
 @pytest.mark.parametrize("preset", presets())
 def test_a_resolved_configuration_resolves_to_itself(preset: str, file: Any) -> None:
-    values = resolve(["--seed", "3", "--search.budgets", "{macs: 1e6}"], preset)
+    changed = ["--search.rewards", "40"] if preset in TEXT else ["--search.budgets", "{macs: 1e6}"]
+    values = resolve(["--seed", "3", *changed], preset)
     assert resolve(file(yaml.safe_dump(values, sort_keys=False))) == values
 
 
@@ -108,9 +136,10 @@ def test_every_preset_has_a_description(preset: str) -> None:
 
 
 def test_presets_name_the_data_set_they_are_for() -> None:
-    named = {preset: resolve([], preset)["dataset"]["name"] for preset in presets() if preset != "classic"}
-    expected = {preset: preset.removeprefix("original-").partition("-")[0] for preset in named}
-    assert named == expected | dict.fromkeys(MICRONET, "imagenet")
+    named = {preset: resolve([], preset)["dataset"]["name"] for preset in IMAGES if preset != "classic"}
+    known = set(catalogue.names("datasets"))
+    expected = {preset: next(iter(known.intersection(preset.split("-"))), "imagenet") for preset in named}
+    assert named == expected
 
 
 def test_the_preset_classic_holds_the_published_constants() -> None:
@@ -433,6 +462,12 @@ def test_a_final_network_of_other_depth_places_its_reductions_anew() -> None:
     space = Experiment(resolve([*options, "--final.reductions", "[5]"])).final_space
     assert isinstance(space, EnasMicro)
     assert space.reduction_cells == (5,)
+
+
+def test_a_final_option_that_the_space_does_not_have_is_refused() -> None:
+    experiment = Experiment(resolve(["--final.cells", "3"], "macro-digits"))
+    with pytest.raises(ConfigError, match="enas_macro has no option cells; of final it has: filters, reductions, drop"):
+        _ = experiment.final_space
 
 
 def test_the_strategy_is_the_named_one_with_its_options() -> None:

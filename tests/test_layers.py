@@ -17,9 +17,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # stands higher than the rest of it has a place of its own; "nasbench.__init__" is the package itself.
 LAYERS = (
     ("errors", "version"),
-    ("pictures",),
-    ("architecture", "datasets", "files", "journal", "kernels", "log_lines", "quantizers"),
-    ("network", "normalisation", "precision", "trial"),
+    ("files", "pictures"),
+    ("architecture", "datasets", "journal", "kernels", "log_lines", "quantizers"),
+    ("network", "normalisation", "precision", "recurrent.cell", "text", "trial"),
     ("modules",),
     ("networks", "nasbench"),
     ("spaces",),
@@ -31,11 +31,13 @@ LAYERS = (
     ("costs",),
     ("evaluators", "exports", "imports"),
     ("search",),
-    ("nasbench.regret",),
+    ("nasbench.regret", "recurrent"),
     ("report", "verify"),
+    ("recurrent.drawing",),
     ("catalogue",),
     ("experiment",),
     ("run_directory",),
+    ("recurrent.run",),
     ("cli",),
     ("__init__", "__main__"),
 )

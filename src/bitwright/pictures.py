@@ -54,8 +54,8 @@ def _pictures_below(folder: str) -> Iterator[str]:
 
 
 def decode(file: IO[bytes] | Path, name: str, mode: str) -> Image:
-    """The whole picture in the mode "RGB" or "L", not turned as its EXIF data may ask; DataError names one that does
-    not decode."""
+    """The whole picture in the mode "RGB", "RGBA" or "L", not turned as its EXIF data may ask; DataError names one that
+    does not decode."""
     from PIL import Image
 
     try:

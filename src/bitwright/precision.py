@@ -33,6 +33,22 @@ def weight_quantizer(name: str) -> Quantizer:
             return FixedPoint(_bits(name))
 
 
+def scaled_weight_quantizer(name: str) -> Quantizer:
+    """The weights of a product that no normalisation follows, whose scale must suit what reads it.
+
+    Binary and ternary ones have the Glorot half-width of their layer; k bits span the largest weight of the tensor.
+    """
+    match name:
+        case "float":
+            return Real()
+        case "binary":
+            return Binary("glorot")
+        case "ternary":
+            return Ternary("glorot")
+        case _:
+            return Uniform(_bits(name))
+
+
 def symmetric_activation(name: str) -> Quantizer:
     """Activations of the quantized networks of Hubara et al.: k bits are the quantized tanh on [-1, 1)."""
     match name:

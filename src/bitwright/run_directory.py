@@ -333,13 +333,18 @@ def write_config(path: Path, values: dict[str, Any]) -> None:
 
 def require_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
     """A run keeps its configuration; ConfigError names the first option that differs."""
+    for key, (was, now) in differing_options(old, new).items():
+        raise ConfigError(f"{path} has {key}: {was}, not {now}; a run that is resumed keeps its options")
+
+
+def differing_options(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Options of `new` by name, such as training.epochs, that `old` has otherwise: (old's or None, new's).
+
+    Those that say only where and how fast is computed are left out.
+    """
     ignored = ("device", "threads", "dataset.root", "dataset.workers")
     was, now = _flat(old), _flat(new)
-    for key in now:
-        if key not in ignored and was.get(key) != now[key]:
-            raise ConfigError(
-                f"{path} has {key}: {was.get(key)}, not {now[key]}; a run that is resumed keeps its options"
-            )
+    return {key: (was.get(key), now[key]) for key in now if key not in ignored and was.get(key) != now[key]}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -413,8 +418,9 @@ class TrainingRun:
         """The weights to start from, and which of them came from the file."""
         if self.init is None:
             return None
-        weights = Weights([self.network], seed=self.experiment.seed)
-        return weights, initialise(weights, self.network, self.init)
+        network = self.experiment.final_space.training_network(self.architecture)
+        weights = Weights([network], seed=self.experiment.seed)
+        return weights, initialise(weights, network, self.init)
 
     def start(self, *, resume: bool) -> None:
         """Claim the directory, or with `resume` take it as it was left."""
@@ -454,11 +460,13 @@ class TrainingRun:
         with self._alone(console, epoch) as journal:
             if started is not None:
                 journal.line(f"from {self.init}: {started[1]}")
+            space = self.experiment.final_space
             fitted = fit(
-                self.network,
+                space.training_network(self.architecture),
                 self.experiment.dataset,
                 self.experiment.training,
                 seed=self.experiment.seed,
+                deployed=self.network,
                 initial=None if started is None else started[0].state_dict(),
                 journal=journal,
                 save_to=save_to if keep_checkpoints else None,

@@ -41,6 +41,8 @@ CONVERSIONS: list[tuple[str, str, str | None, str | None, Any]] = [
     ("controller_op_tanh_reduce", "2.5", "strategy.op_tanh_reduce", None, 2.5),
     ("controller_temperature", "5", "strategy.temperature", None, 5),
     ("controller_entropy_weight", "0.0001", "strategy.entropy_weight", None, 0.0001),
+    ("controller_skip_target", "0.4", "strategy.skip_target", None, 0.4),
+    ("controller_skip_weight", "0.8", "strategy.skip_weight", None, 0.8),
     ("controller_train_every", "1", "search.round_epochs", None, 1),
     ("controller_train_steps", "30", "search.updates", None, 30),
     ("controller_num_aggregate", "10", "search.batch", None, 10),
@@ -141,7 +143,13 @@ def test_output_dir_is_out() -> None:
 
 @pytest.mark.parametrize(
     ("short", "option"),
-    [("--data", "--dataset.root"), ("--space", "--space.name"), ("--strategy", "--strategy.name")],
+    [
+        ("--data", "--dataset.root"),
+        ("--space", "--space.name"),
+        ("--strategy", "--strategy.name"),
+        ("--weights", "--space.weights"),
+        ("--activations", "--space.activations"),
+    ],
 )
 def test_short_options_stand_for_the_ones_of_a_section(short: str, option: str) -> None:
     assert translate([short, "word"], "search") == [option, "word"]
@@ -154,7 +162,7 @@ def test_a_data_set_is_named_shortly() -> None:
 
 
 def test_a_folder_is_a_data_set() -> None:
-    expected = ["--dataset.name", "image_folder", "--dataset.root", "some/where:else"]
+    expected = ["--dataset.name", "folder", "--dataset.root", "some/where:else"]
     assert translate(["--dataset", "folder:some/where:else"], "search") == expected
 
 

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from bitwright.cli import COMMANDS, main
-from bitwright.experiment import DEFAULTS, SearchOptions, experiment_parser, presets
+from bitwright.experiment import Experiment, SearchOptions, experiment_parser, presets
 from bitwright.train.recipe import Recipe
 from bitwright.version import VERSION
 
@@ -56,7 +56,7 @@ def test_help_wins_over_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_data_list_lists_the_data_sets_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, "data", "list").splitlines()
-    names = ["cifar10", "digits", "fashion_mnist", "image_folder", "imagenet", "mnist"]
+    names = ["cifar10", "digits", "fashion_mnist", "image_folder", "imagenet", "mnist", "svhn"]
     assert [line.split()[0] for line in lines] == names
 
 
@@ -66,7 +66,7 @@ def test_data_check_tells_the_sizes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_option_of_an_experiment_has_a_help_text() -> None:
-    parser = experiment_parser(DEFAULTS)
+    parser = experiment_parser(Experiment.DEFAULTS)
     silent = [a.dest for a in parser._actions if "." in a.dest and not a.help]
     assert silent == []
     assert "<" not in "".join(str(group.title) for group in parser._action_groups)

@@ -117,7 +117,7 @@ def test_log_probability_and_entropy_are_those_of_a_walk_decision_by_decision(
     expected = torch.tensor([walk(made, list(choices), options) for choices in sampled], dtype=torch.float64)
     assert torch.equal(batched.choices, torch.tensor(sampled))
     # rounding of float64 in some hundred operations
-    torch.testing.assert_close(torch.stack(batched[1:], dim=1), expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(torch.stack(batched[1:3], dim=1), expected, rtol=1e-10, atol=0)
 
 
 @each_variant

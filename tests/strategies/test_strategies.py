@@ -14,6 +14,7 @@ from bitwright import Architecture, Archive, Measurement, Objective, Trial, cata
 from bitwright.evaluators import Evaluator
 from bitwright.search import search
 from bitwright.spaces import SearchSpace
+from bitwright.spaces.enas_macro import EnasMacro
 from bitwright.spaces.enas_micro import EnasMicro
 from bitwright.strategies import Strategy
 from bitwright.train import checkpoint
@@ -21,6 +22,7 @@ from bitwright.train import checkpoint
 SPACES = {
     "enas": EnasMicro(nodes=2, ops="enas"),
     "mixed": EnasMicro(nodes=1, ops="mixed", precisions=("binary", "4")),
+    "macro": EnasMacro(layers=4, ops="enas"),
 }
 NAMES = catalogue.names("strategies")
 each_strategy = pytest.mark.parametrize("name", NAMES)

@@ -13,15 +13,18 @@ COMMANDS = {
     "search": "search for an architecture",
     "train": "train an architecture from scratch",
     "quantize": "quantize trained weights without training",
+    "derive": "sample recurrent cells from a search and keep the best",
     "evaluate": "test accuracy and costs of a trained network, in integers",
     "lower": "turn a trained network into an integer-only graph",
     "export": "write a network as ONNX, QONNX or C",
     "import": "turn a quantized ONNX or QONNX model into an integer graph",
-    "verify": "compare integer results bit for bit wherever a network runs",
+    "verify": "compare results bit for bit wherever an integer network runs",
     "cost": "count what a network stores and computes, and score it",
     "show": "draw and describe an architecture",
+    "film": "the best cell of a search over time, as GIF or MP4",
     "data": "list, check or download data sets",
     "nasbench": "count, convert, query, export and analyze NAS-Bench-101",
+    "reproduce": "train the networks of a published table and set the errors beside it",
 }
 MODULES = {
     "lower": "deploy",
@@ -31,9 +34,14 @@ MODULES = {
     "cost": "cost",
     "quantize": "quantize",
     "nasbench": "nasbench",
+    "reproduce": "reproduce",
+    "derive": "language",
+    "film": "film",
 }
 FUNCTIONS = {"import": "import_model"}  # where the name of a command is none of Python's; MODULES: else commands.py
-RESUMABLE = ("demo", "search", "train")
+GOES_ON = dict.fromkeys(("demo", "search", "train"), "the same command with --resume goes on") | {
+    "reproduce": "the same command goes on"
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bitwright {given[0]}: {what}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "; the same command with --resume goes on" if given[0] in RESUMABLE else ""
+        hint = f"; {GOES_ON[given[0]]}" if given[0] in GOES_ON else ""
         print(f"bitwright {given[0]}: interrupted{hint}", file=sys.stderr)
         return 130
     return 0

@@ -15,13 +15,15 @@ from rich.table import Table
 from .. import catalogue
 from ..architecture import Architecture
 from ..errors import ConfigError, DataError, ExportError
-from ..experiment import Experiment, resolve
+from ..experiment import Experiment, LanguageExperiment, resolve
 from ..files import write_text
 from ..journal import Journal
 from ..nasbench.drawing import as_dot
 from ..report.evaluation import Evaluation
 from ..report.evaluation import evaluate as evaluate_network
 from ..report.figures import draw_cells
+from ..report.layer_figure import draw_layers
+from ..report.weight_figures import draw_weights
 from ..run_directory import (
     TrainingRun,
     found_architecture,
@@ -30,12 +32,14 @@ from ..run_directory import (
     start_search,
     training_path,
 )
+from ..spaces.enas_macro import EnasMacro
 from ..spaces.enas_micro import CELLS, EnasMicro
 from ..spaces.nasbench101 import Nasbench101
 from ..train.distributed import launched
 from ..train.distributed import ranks as current_ranks
 from ..train.step import measure
-from .options import Parser, layer_table, open_console, open_experiment, use_threads
+from . import language
+from .options import Parser, layer_table, open_any, open_console, open_experiment, use_threads
 
 DEMO = "digits-demo"
 PRINTED_CLASSES = 20  # more make a confusion matrix nobody reads; then top-5 is told instead
@@ -48,11 +52,19 @@ def search(arguments: Sequence[str]) -> None:
         "--out", type=Path, metavar="RUN", help="the run directory (default: runs/ and the preset's name)"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run that is there")
+    parser.add_argument(
+        "--init", type=Path, metavar="RUN", help="of recurrent cells: a search or training whose weights to start from"
+    )
     options, rest = parser.read(arguments, "search")
-    experiment = open_experiment(resolve(rest, options.preset))
+    experiment = open_any(resolve(rest, options.preset))
     out = options.out or Path("runs") / (options.preset or experiment.values["dataset"]["name"])
     console = open_console()
-    _search(experiment, out, options.resume, console)
+    if isinstance(experiment, LanguageExperiment):
+        language.search(experiment, out, resume=options.resume, init=options.init)
+    elif options.init is not None:
+        raise ConfigError("--init is of searches for recurrent cells")
+    else:
+        _search(experiment, out, options.resume, console)
     console.print(f"\nnext: bitwright train {out}")
 
 
@@ -65,6 +77,7 @@ def train(arguments: Sequence[str]) -> None:
         metavar="TEXT",
         help='the architecture, such as "0 2 1 ...", in place of the run\'s best; a space of one needs none',
     )
+    parser.add_argument("--cell", type=Path, metavar="FILE", help="the dag.json of a recurrent cell to train")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where the training goes (default: RUN/train, train-2, ...)"
     )
@@ -90,7 +103,12 @@ def train(arguments: Sequence[str]) -> None:
             rest = ["--config", str(run / "config.yaml"), *rest]
         elif run is not None and best is not None and options.preset is None and not rest:
             raise ConfigError(f"there is no config.yaml beside {best}; name a --preset or --config")
-        experiment = open_experiment(resolve(rest, options.preset))
+        if options.cell is not None:
+            rest = language.with_nodes(rest, options.preset, options.cell)
+        experiment = open_any(resolve(rest, options.preset))
+        if isinstance(experiment, LanguageExperiment):
+            _train_language(experiment, options, run)
+            return
         ranks = join(experiment.device)
         experiment.training.steps_per_update(ranks.count)  # a mistake shows before anything is written
         console = open_console()
@@ -113,6 +131,19 @@ def train(arguments: Sequence[str]) -> None:
             console.print(f"\nnext: bitwright evaluate {out if options.out else out.parent}")
 
 
+def _train_language(experiment: LanguageExperiment, options: argparse.Namespace, run: Path | None) -> None:
+    if options.evaluate or options.no_checkpoints:
+        raise ConfigError("--evaluate and --no-checkpoints are of images; `bitwright evaluate RUN` tells perplexities")
+    cell = language.given_cell(experiment, options.source, options.arch, options.cell)
+    default = run or Path("runs") / (options.preset or experiment.values["dataset"]["name"])
+    out = options.out or training_path(default, resume=options.resume)
+    finished = language.train(
+        experiment, cell, out, resume=options.resume, init=options.init, stop_after=options.stop_after
+    )
+    if finished:
+        open_console().print(f"\nnext: bitwright evaluate {out}")
+
+
 def evaluate(arguments: Sequence[str]) -> None:
     parser = Parser("evaluate", "Test accuracy, confusion matrix and costs of a trained network.", experiment=False)
     parser.add_argument("run", type=Path, help="a run directory or a training in it")
@@ -122,31 +153,56 @@ def evaluate(arguments: Sequence[str]) -> None:
     parser.add_argument("--threads", type=int, default=0, help="of the processor; 0 takes all cores")
     options, _ = parser.read(arguments, "evaluate")
     use_threads(options.threads)
+    if language.is_language(options.run):
+        given = {"device": options.device, "threads": options.threads}
+        language.evaluate(options.run, options.data, as_json=options.json, **given)
+        return
     training = open_trained(options.run, options.data, device=options.device, threads=options.threads)
     evaluation = evaluate_network(training.network, training.weights(), training.experiment.dataset)
+    warnings = training.experiment.final_space.warnings(training.architecture)
     if options.json:
         extra = {
             "run": str(training.path),
             "architecture": str(training.architecture),
             "dataset": training.experiment.values["dataset"]["name"],
+            "warnings": warnings,
         }
         print(json.dumps(extra | evaluation.as_json()))
     else:
-        _print_evaluation(open_console(), evaluation, training.architecture)
+        console = open_console()
+        _print_evaluation(console, evaluation, training.architecture)
+        for warning in warnings:
+            console.print(f"warning: {warning}")
 
 
 def show(arguments: Sequence[str]) -> None:
-    parser = Parser("show", "Describe an architecture and draw its cells as SVG, PNG and DOT.")
+    parser = Parser("show", "Describe an architecture and draw it as SVG, PNG and DOT, or draw trained weights.")
     parser.add_argument("source", nargs="?", type=Path, metavar="RUN", help="a run directory or its best.json")
     parser.add_argument("--arch", "--fixed-arc", metavar="TEXT", help='the architecture, such as "0 2 1 ..."')
+    parser.add_argument("--cell", type=Path, metavar="FILE", help="the dag.json of a recurrent cell")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the pictures go (default: RUN/report, or here)")
+    parser.add_argument(
+        "--draw-weights",
+        action="store_true",
+        help="draw what was trained in RUN instead: histograms of the weights, and the filters of the first layer",
+    )
     options, rest = parser.read(arguments, "show")
     run, best = _source(options.source)
+    if options.draw_weights:
+        _show_weights(options, rest)
+        return
     if run is not None and (run / "config.yaml").exists() and options.preset is None:
         rest = ["--config", str(run / "config.yaml"), *rest]
     elif run is not None and best is not None and best.exists() and options.preset is None and not rest:
         raise ConfigError(f"there is no config.yaml beside {best}; name a --preset or --config")
-    space = open_experiment(resolve(rest, options.preset)).space
+    if options.cell is not None:
+        rest = language.with_nodes(rest, options.preset, options.cell)
+    experiment = open_any(resolve(rest, options.preset))
+    if isinstance(experiment, LanguageExperiment):
+        cell = language.given_cell(experiment, options.source, options.arch, options.cell)
+        language.show(experiment, cell, options.out or (run / "report" if run is not None else Path()))
+        return
+    space = experiment.space
     if options.arch is None and best is None:
         raise ConfigError("name a run directory, a best.json, or an architecture with --arch")
     architecture = space.parse(options.arch) if options.arch is not None else found_architecture(best or Path(), space)
@@ -157,6 +213,9 @@ def show(arguments: Sequence[str]) -> None:
     if isinstance(space, EnasMicro):
         _print_cells(console, space, architecture)
         pictures = draw_cells(space, architecture, folder)
+    elif isinstance(space, EnasMacro):
+        _print_layers(console, space, architecture)
+        pictures = draw_layers(space, architecture, folder)
     elif isinstance(space, Nasbench101):
         _print_module(console, space, architecture)
         matrix, ops = space.module(architecture)
@@ -168,6 +227,19 @@ def show(arguments: Sequence[str]) -> None:
         console.print(f"wrote {path}")
 
 
+def _show_weights(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Pictures of the newest completed training of a run, by its own configuration and the options in `rest`."""
+    run = options.source
+    if run is None or not run.is_dir() or options.arch is not None:
+        raise ConfigError("--draw-weights draws what was trained: name a run directory, and no architecture")
+    path = latest_training(run)
+    training = TrainingRun.open(path, resolve(["--config", str(path / "config.yaml"), *rest], options.preset))
+    trained = training.experiment.final_space.training_network(training.architecture)
+    console = open_console()
+    for picture in draw_weights(trained, training.network, training.weights(), options.out or run / "report"):
+        console.print(f"wrote {picture}")
+
+
 def _print_cells(console: Console, space: EnasMicro, architecture: Architecture) -> None:
     for kind in CELLS:
         console.print(f"\n{kind} cell")
@@ -176,6 +248,12 @@ def _print_cells(console: Console, space: EnasMicro, architecture: Architecture)
             console.print(f"  node {node} = {parts}")
         unused = ", ".join(_node_name(i) for i in space.unused(architecture, kind))
         console.print(f"  output = concat({unused})")
+
+
+def _print_layers(console: Console, space: EnasMacro, architecture: Architecture) -> None:
+    for number, layer in enumerate(space.decoded(architecture)):
+        skips = "".join(f" + {_output_name(skip)}" for skip in layer.skips)
+        console.print(f"  layer {number} = {space.operations[layer.op].name}({_output_name(number)}){skips}")
 
 
 def _print_module(console: Console, space: Nasbench101, architecture: Architecture) -> None:
@@ -390,6 +468,10 @@ def _free(path: Path, resume: bool) -> Path:
     candidates = [path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 10_000))]
     free = next(i for i, p in enumerate(candidates) if not p.exists())
     return candidates[free - 1] if resume and free else candidates[free]
+
+
+def _output_name(number: int) -> str:
+    return f"layer {number - 1}" if number else "stem"
 
 
 def _node_name(node: int) -> str:

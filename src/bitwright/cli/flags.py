@@ -7,12 +7,19 @@ log intervals) are not accepted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import ConfigError
 
-SHORT = {"--data": "--dataset.root", "--space": "--space.name", "--strategy": "--strategy.name"}
+SHORT = {
+    "--data": "--dataset.root",
+    "--space": "--space.name",
+    "--strategy": "--strategy.name",
+    "--weights": "--space.weights",
+    "--activations": "--space.activations",
+}
 
 
 class Flag(NamedTuple):
@@ -70,6 +77,8 @@ ORIGINAL = {
     "controller_op_tanh_reduce": Flag("strategy.op_tanh_reduce", None),
     "controller_temperature": Flag("strategy.temperature", None),
     "controller_entropy_weight": Flag("strategy.entropy_weight", None),
+    "controller_skip_target": Flag("strategy.skip_target", None),
+    "controller_skip_weight": Flag("strategy.skip_weight", None),
     "controller_train_every": Flag("search.round_epochs", None),
     "controller_train_steps": Flag("search.updates", None),
     "controller_num_aggregate": Flag("search.batch", None),
@@ -176,6 +185,8 @@ def translate(arguments: Sequence[str], command: str) -> list[str]:
             translated.append(word)
         elif option == "--dataset":
             translated += _dataset(value if equals else _value(rest, option))
+        elif option == "--import-flags":
+            translated += _imported(value if equals else _value(rest, option), command)
         elif option in SHORT:
             translated += [SHORT[option], value if equals else _value(rest, option)]
         elif RENAMED.get(name) == "--arch" and command in ("search", "demo"):
@@ -204,9 +215,96 @@ def translate(arguments: Sequence[str], command: str) -> list[str]:
     return translated
 
 
+SECTIONS = {  # of recurrent/flags.py, and those of an experiment
+    "space": ("space",),
+    "model": ("model",),
+    "recipe": ("supernet", "training"),
+    "supernet": ("shared",),
+    "search": ("search",),
+    "controller": ("strategy",),
+}
+RUN = {"run.corpus": "--dataset.name", "run.data": "--dataset.root", "run.seed": "--seed", "run.device": "--device"}
+FILES = {"run.out": "--out", "run.load": "--init", "run.cell": "--cell"}  # where the original has a default of its own
+MODES = {"train": ("search",), "single": ("train",), "derive": ("derive",), "test": ("evaluate",)}
+NETWORKS = {  # what the flags of the unwritten search for networks of images stand for
+    "space.nodes": "space.layers",
+    "controller.hidden": "strategy.hidden",
+    "controller.learning_rate": "strategy.learning_rate",
+    "controller.tanh_constant": "strategy.tanh_constant",
+    "controller.temperature": "strategy.temperature",
+    "controller.baseline_decay": "strategy.baseline_decay",
+    "controller.entropy_weight": "strategy.entropy_weight",
+    "controller.entropy_bonus": "strategy.entropy_bonus",
+    "controller.entropy_decay": "strategy.entropy_decay",
+    "recipe.batch": "supernet.batch",
+    "recipe.epochs": "supernet.epochs",
+    "recipe.lr": "supernet.lr",
+    "recipe.weight_decay": "supernet.weight_decay",
+    "recipe.clip_norm": "supernet.clip_norm",
+    "run.data": "dataset.root",
+    "run.seed": "seed",
+    "run.device": "device",
+    "run.out": "out",
+}
+IMAGES = {"cifar": "cifar10", "cifar10": "cifar10", "mnist": "mnist", "MNIST": "mnist"}
+
+
+def _imported(text: str, command: str) -> list[str]:
+    """A command line of the PyTorch program for recurrent ENAS in terms of the options here."""
+    from ..recurrent.flags import for_images, import_flags
+
+    images = for_images(text)
+    if images is not None:
+        return _imported_network(*images)
+    given, found = import_flags(text), import_flags(text, defaults=True)
+    mode = found.options.get("run.mode", "train")
+    if command not in MODES[mode]:
+        raise ConfigError(f"--mode {mode} is `bitwright {MODES[mode][0]}`, not `bitwright {command}`")
+    translated = ["--space.name", "enas_rnn"]
+    for option, value in found.options.items():
+        section, _, name = option.partition(".")
+        if option in RUN:
+            translated += [RUN[option], "auto" if value == "cuda" else _written(value)]
+        elif option in FILES:
+            translated += [FILES[option], _written(value)] if option in given.options and value else []
+        elif section in SECTIONS and option != "model.nodes":  # which are the space's
+            for own in SECTIONS[section]:
+                translated += [f"--{own}.{name}", _written(value)]
+    _tell(found.without_effect)
+    return translated
+
+
+def _imported_network(text: str, dataset: str) -> list[str]:
+    from ..recurrent.flags import import_flags
+
+    if dataset not in IMAGES:
+        raise ConfigError(f"--dataset {dataset} is no data set of images: {', '.join(IMAGES)}")
+    translated, idle = ["--space.name", "enas_macro", "--dataset.name", IMAGES[dataset]], {}
+    found = import_flags(text)
+    for option, value in found.options.items():
+        if option in NETWORKS:
+            translated += [f"--{NETWORKS[option]}", "auto" if value == "cuda" else _written(value)]
+        elif option != "run.mode":
+            idle[option.partition(".")[2]] = "it is of recurrent cells"
+    _tell(found.without_effect | idle)
+    return translated
+
+
+def _written(value: object) -> str:
+    """As a command line has it."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _tell(without_effect: Mapping[str, str]) -> None:
+    for name, why in without_effect.items():
+        print(f"--{name} has no effect: {why}", file=sys.stderr)
+
+
 def _original(name: str, value: str, command: str) -> list[str]:
     flag = ORIGINAL[name]
-    option = flag.train if command == "train" else flag.search
+    option = flag.train if command in ("train", "reproduce") else flag.search
     if option is None:
         raise ConfigError(f"--{name} means nothing in `{command}`")
     try:
@@ -236,7 +334,7 @@ def _resumed(file: str, arguments: Sequence[str]) -> list[str]:
 def _dataset(name: str) -> list[str]:
     kind, colon, path = name.partition(":")
     if colon and kind == "folder":
-        return ["--dataset.name", "image_folder", "--dataset.root", path]
+        return ["--dataset.name", "folder", "--dataset.root", path]
     return ["--dataset.name", name]
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,9 @@ from ..errors import ConfigError
 from .flags import translate
 
 if TYPE_CHECKING:
-    from ..experiment import Experiment
+    from ..experiment import Experiment, LanguageExperiment
+
+AnyExperiment = TypeVar("AnyExperiment", bound="Experiment | LanguageExperiment")
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,6 +38,11 @@ class Parser(argparse.ArgumentParser):
             )
             self.add_argument("--data", metavar="DIR", help="short for --dataset.root")
             self.add_argument(
+                "--import-flags",
+                metavar="TEXT",
+                help="a command line of the PyTorch program for recurrent ENAS, as it is; later options win",
+            )
+            self.add_argument(
                 "--config", metavar="FILE", help="a YAML file of options; later ones and the command line win"
             )
 
@@ -47,10 +54,10 @@ class Parser(argparse.ArgumentParser):
         if "-h" in arguments or "--help" in arguments:
             print(self.format_help())
             if self.experiment:
-                from ..experiment import DEFAULTS, experiment_parser
+                from ..experiment import Experiment, experiment_parser
 
                 print("Options of an experiment (see docs/experiments.md):\n")
-                print(experiment_parser(DEFAULTS).format_help().partition("\n\n")[2])
+                print(experiment_parser(Experiment.DEFAULTS).format_help().partition("\n\n")[2])
             raise SystemExit(0)
         translated = translate(arguments, command) if self.experiment else list(arguments)
         passed: list[str] = []
@@ -84,11 +91,26 @@ def layer_table(*figures: str, title: str | None = None) -> Table:
 
 
 def open_experiment(values: dict[str, Any]) -> Experiment:
-    """The experiment, with the process set up for long work."""
-    from ..experiment import Experiment
+    """An experiment on images, with the process set up for long work."""
+    from ..experiment import LanguageExperiment
+
+    experiment = open_any(values)
+    if isinstance(experiment, LanguageExperiment):
+        raise ConfigError(f"{experiment.space.name} is of text; search, derive, train, evaluate, show and film know it")
+    return experiment
+
+
+def open_any(values: dict[str, Any]) -> Experiment | LanguageExperiment:
+    """An experiment on images or text, with the process set up for long work."""
+    from ..experiment import opened
+
+    return prepared(opened(values))
+
+
+def prepared(experiment: AnyExperiment) -> AnyExperiment:
+    """The experiment, once the process is set up for long work."""
     from ..kernels import keep_freed_memory
 
-    experiment = Experiment(values)
     use_threads(experiment.threads)
     keep_freed_memory()
     return experiment

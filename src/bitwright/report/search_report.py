@@ -14,10 +14,12 @@ import torch
 
 from ..files import write_json, write_text
 from ..spaces import SearchSpace
+from ..spaces.enas_macro import EnasMacro
 from ..spaces.enas_micro import EnasMicro
 from ..trial import Archive, Objective, Trial
 from ..version import VERSION
 from .figures import correlation_figure, draw_cells, save_figure, search_figure
+from .layer_figure import draw_layers
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,8 @@ def write_report(report: SearchReport, folder: Path) -> None:
     """report.md, report.json, and the pictures."""
     if isinstance(report.space, EnasMicro):
         draw_cells(report.space, report.best.architecture, folder)
+    elif isinstance(report.space, EnasMacro):
+        draw_layers(report.space, report.best.architecture, folder)
     save_figure(search_figure(report.rounds, report.entropies), folder / "search.png")
     if report.correlation is not None:
         shared, alone = _accuracies([s for s, _ in report.compared]), _accuracies([a for _, a in report.compared])

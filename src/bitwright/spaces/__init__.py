@@ -1,6 +1,7 @@
-"""The search-space contract: decisions to make, and the network they describe.
+"""The search-space contract: decisions to make, and the network or recurrent cell that they describe.
 
-Each file of this folder is one space; the class has the file's name in capitals (`enas_micro` holds `EnasMicro`).
+Each file of this folder is one space; the class has the file's name in capitals (`enas_micro` holds `EnasMicro`). Most
+are a SearchSpace, of networks of images. What needs the decisions alone, such as a strategy, takes a DecisionSpace.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from ..errors import InvalidArchitecture
 from ..network import Network
 
 
-class SearchSpace(ABC):
+class DecisionSpace(ABC):
+    """Architectures as choices: reading, checking, sampling and changing them."""
+
     name: str
 
     @property
@@ -24,29 +27,13 @@ class SearchSpace(ABC):
     def decisions(self) -> tuple[Decision, ...]:
         """What is to be decided, in the order of an architecture's choices."""
 
-    @abstractmethod
-    def network(self, architecture: Architecture) -> Network:
-        """The network the architecture describes, as it is trained by itself and deployed."""
-
-    def shared_network(self, architecture: Architecture) -> Network:
-        """The network as it runs on a supernet's weights, where that differs."""
-        return self.network(architecture)
-
-    @abstractmethod
-    def covering(self) -> Iterator[Architecture]:
-        """Architectures whose shared networks together touch every tensor of the supernet."""
-
     def is_valid(self, choices: Sequence[int]) -> bool:
         """Whether in-range choices also meet the constraints of the space."""
         return True
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """The representative of all architectures that describe the same network."""
+        """The representative of all architectures that describe the same network or cell."""
         return architecture
-
-    def benchmark_name(self, architecture: Architecture) -> str:
-        """What a tabular benchmark of this space calls the architecture: the digits of its choices."""
-        return "".join(map(str, architecture.choices))
 
     def warnings(self, architecture: Architecture) -> list[str]:
         """What a reader of the result should know about the architecture, such as a collapse to skips."""
@@ -104,3 +91,27 @@ class SearchSpace(ABC):
         """A uniformly drawn neighbour."""
         candidates = list(self.neighbours(architecture))
         return candidates[int(rng.integers(len(candidates)))]
+
+
+class SearchSpace(DecisionSpace):
+    """A space whose architectures are networks of images."""
+
+    @abstractmethod
+    def network(self, architecture: Architecture) -> Network:
+        """The network the architecture describes, as it is trained by itself and deployed."""
+
+    def training_network(self, architecture: Architecture) -> Network:
+        """The network as it is trained, where that differs from what is deployed; its tensors are the same."""
+        return self.network(architecture)
+
+    def shared_network(self, architecture: Architecture) -> Network:
+        """The network as it runs on a supernet's weights, where that differs."""
+        return self.network(architecture)
+
+    @abstractmethod
+    def covering(self) -> Iterator[Architecture]:
+        """Architectures whose shared networks together touch every tensor of the supernet."""
+
+    def benchmark_name(self, architecture: Architecture) -> str:
+        """What a tabular benchmark of this space calls the architecture: the digits of its choices."""
+        return "".join(map(str, architecture.choices))

@@ -1,7 +1,8 @@
 """The LSTM controller of ENAS, trained with REINFORCE (Pham et al. 2018, arXiv:1802.03268, sections 2.2 and 2.4).
 
-In a space without ENAS cells it has a distribution of its own for every decision in place of the LSTM, as the
-controller that NAS-Bench-101 was searched with (Ying et al. 2019, arXiv:1902.09635).
+In ENAS's macro space it walks through the layers instead of a cell (`_macro_policy`), in that of recurrent cells
+through their decisions (`_cell_policy`). In other spaces it has a distribution of its own for every decision in place
+of the LSTM, as the controller that NAS-Bench-101 was searched with (Ying et al. 2019, arXiv:1902.09635).
 
 An LSTM walks through a cell. For each node it chooses two earlier nodes by attention over what it remembers of them,
 then two operations by a softmax. The reduction cell continues from the normal cell's state. A batch of architectures
@@ -19,7 +20,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,10 +29,15 @@ from torch import Tensor, nn
 
 from ..architecture import Architecture
 from ..errors import ConfigError
-from ..spaces import SearchSpace
+from ..spaces import DecisionSpace
+from ..spaces.enas_macro import EnasMacro
 from ..spaces.enas_micro import CELLS, EnasMicro
+from ..spaces.enas_rnn import EnasRnn
 from ..trial import Objective, Trial
 from . import Strategy
+from ._cell_policy import CellPolicy
+from ._macro_policy import MacroPolicy
+from ._sample import Sample
 
 CLASSIC: dict[str, Any] = {
     "learning_rate": 0.0035,
@@ -50,16 +56,22 @@ CLASSIC: dict[str, Any] = {
     "baseline_start": 0.0,
 }
 
+# The constants of the widespread PyTorch program for recurrent cells.
+RECURRENT: dict[str, Any] = {
+    "hidden": 100,
+    "learning_rate": 3.5e-4,
+    "tanh_constant": 2.5,
+    "temperature": 5.0,
+    "position_embedding": False,
+    "normalise_advantages": False,
+    "reward_scale": 80.0,
+    "per_decision": True,
+    "entropy_weight": 1e-4,
+    "entropy_bonus": 0.0,
+    "baseline_decay": 0.95,
+}
 
 MOST_DRAWS = 100  # of as many architectures as are asked for
-
-
-class Sample(NamedTuple):
-    """choices: int64 (S, decisions), 8 B of an ENAS cell. log_probability, entropy: nats, float32 (S,)."""
-
-    choices: Tensor
-    log_probability: Tensor
-    entropy: Tensor
 
 
 class Policy(nn.Module):
@@ -194,7 +206,10 @@ class Independent(nn.Module):
 
 class Controller(Strategy):
     """hidden: LSTM units.
-    learning_rate, adam_beta1, adam_beta2, adam_epsilon: of Adam.
+    optimizer: adam or sgd.
+    learning_rate: of either.
+    adam_beta1, adam_beta2, adam_epsilon: of adam.
+    clip_norm: largest norm of the gradient; 0 does not clip.
     tanh_constant: c in c tanh(logits), which bounds how certain a choice can become.
     op_tanh_reduce: divides c for operations.
     temperature: divides the logits before the tanh.
@@ -202,25 +217,37 @@ class Controller(Strategy):
     position_embedding: add a trained vector to each input of the LSTM, by its position in the sequence.
     initial_conv_bias: where the trained bias of the convolutions starts; the other operations start at 0.
     fixed_conv_bias: added to the convolutions' logits in the normal cell and subtracted from the others'.
+    reward_scale, reward_power: a reward is reward_scale * objective ** reward_power. The objective of recurrent cells
+        is 1 / perplexity.
+    per_decision: every decision has a reward of its own, that of the sample plus entropy_weight times the decision's
+        own entropy, and a baseline of its own; of recurrent cells.
+    discount: of per_decision: a decision's reward becomes the sum of its own and those of later decisions, each
+        times discount to the power of how much later; 1 leaves it as it is.
     normalise_advantages: to mean 0 and deviation 1 within the trials that are told together.
     entropy_weight: reward per nat of a sample's entropy, as published.
     entropy_bonus: subtracted from the loss per nat of the policy's mean entropy.
     entropy_decay: the factor by which that bonus fades with every update.
+    skip_target, skip_weight: of the macro space, the part of skip bits that should be set, and the weight in the loss
+        of the divergence from it.
     baseline_decay: of the moving average of rewards that is subtracted from a reward.
     baseline_start: None starts it at the mean of the first trials.
     seed: of the initial weights.
+
+    For recurrent cells op_tanh_reduce, attention and the biases of convolutions mean nothing.
     """
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: DecisionSpace,
         objective: Objective | None = None,
         *,
         hidden: int = 64,
+        optimizer: Literal["adam", "sgd"] = "adam",
         learning_rate: float = 0.002,
         adam_beta1: float = 0.9,
         adam_beta2: float = 0.999,
         adam_epsilon: float = 1e-8,
+        clip_norm: float = 0.0,
         tanh_constant: float = 5.0,
         op_tanh_reduce: float = 1.0,
         temperature: float = 1.0,
@@ -228,10 +255,16 @@ class Controller(Strategy):
         position_embedding: bool = True,
         initial_conv_bias: float = 0.0,
         fixed_conv_bias: float = 0.0,
+        reward_scale: float = 1.0,
+        reward_power: float = 1.0,
+        per_decision: bool = False,
+        discount: float = 1.0,
         normalise_advantages: bool = True,
         entropy_weight: float = 0.0,
         entropy_bonus: float = 0.2,
         entropy_decay: float = 0.995,
+        skip_target: float = 0.4,
+        skip_weight: float = 0.8,
         baseline_decay: float = 0.95,
         baseline_start: float | None = None,
         seed: int = 0,
@@ -243,25 +276,45 @@ class Controller(Strategy):
             ("op_tanh_reduce", op_tanh_reduce),
             ("temperature", temperature),
             ("learning_rate", learning_rate),
+            ("reward_scale", reward_scale),
+            ("reward_power", reward_power),
         ):
             if not value > 0:
                 raise ConfigError(f"controller: {name} is positive, got {value}")
         for name, value in (("adam_beta1", adam_beta1), ("adam_beta2", adam_beta2), ("baseline_decay", baseline_decay)):
             if not 0 <= value < 1:
                 raise ConfigError(f"controller: {name} is in [0, 1), got {value}")
-        if hidden < 1 or adam_epsilon < 0:
+        if not 0 < skip_target < 1 or skip_weight < 0:
             raise ConfigError(
-                f"controller: hidden is at least 1 and adam_epsilon at least 0, got {hidden}, {adam_epsilon}"
+                "controller: skip_target is between 0 and 1 and skip_weight at least 0,"
+                f" got {skip_target} and {skip_weight}"
             )
+        if hidden < 1 or adam_epsilon < 0 or clip_norm < 0:
+            raise ConfigError(
+                "controller: hidden is at least 1, adam_epsilon and clip_norm at least 0,"
+                f" got {hidden}, {adam_epsilon} and {clip_norm}"
+            )
+        if optimizer not in ("adam", "sgd"):
+            raise ConfigError(f"controller: optimizer is adam or sgd, got {optimizer!r}")
+        if not 0 < discount <= 1:
+            raise ConfigError(f"controller: discount is above 0 and at most 1, got {discount}")
+        if per_decision and not isinstance(space, EnasRnn):
+            raise ConfigError(f"controller: per_decision is for enas_rnn, not for {space.name}")
+        if discount < 1 and not per_decision:
+            raise ConfigError("controller: discount needs per_decision")
         if attention not in ("additive", "dot"):
             raise ConfigError(f"controller: attention is additive or dot, got {attention!r}")
         self.space = space
         self.objective = objective or Objective()
         self.normalise_advantages = normalise_advantages
         self.entropy_weight, self.entropy_bonus, self.entropy_decay = entropy_weight, entropy_bonus, entropy_decay
-        self.baseline_decay, self.baseline = baseline_decay, baseline_start
+        self.reward_scale, self.reward_power = reward_scale, reward_power
+        self.per_decision, self.discount = per_decision, discount
+        self.baseline_decay, self.clip_norm = baseline_decay, clip_norm
+        # one for a sample, or one for each decision
+        self._baselines = None if baseline_start is None else [baseline_start] * self._columns(space)
         self.updates = 0
-        self.policy: Policy | Independent
+        self.policy: Policy | MacroPolicy | CellPolicy | Independent
         if isinstance(space, EnasMicro):
             convolutions = [operation.kind == "separable" for operation in space.operations]
             self.policy = Policy(
@@ -277,12 +330,39 @@ class Controller(Strategy):
                 fixed_bias=[fixed_conv_bias if convolution else -fixed_conv_bias for convolution in convolutions],
                 seed=seed,
             )
+        elif isinstance(space, EnasMacro):
+            self.policy = MacroPolicy(
+                space.layers,
+                len(space.operations),
+                hidden=hidden,
+                tanh_constant=tanh_constant,
+                op_tanh_reduce=op_tanh_reduce,
+                temperature=temperature,
+                attention=attention,
+                position_embedding=position_embedding,
+                skip_target=skip_target,
+                skip_weight=skip_weight,
+                seed=seed,
+            )
+        elif isinstance(space, EnasRnn):
+            self.policy = CellPolicy(
+                space.decisions,
+                hidden=hidden,
+                tanh_constant=tanh_constant,
+                temperature=temperature,
+                position_embedding=position_embedding,
+                seed=seed,
+            )
         else:
             options = [len(decision.options) for decision in space.decisions]
             self.policy = Independent(options, bound=tanh_constant, temperature=temperature)
-        self._adam = torch.optim.Adam(
-            self.policy.parameters(), lr=learning_rate, betas=(adam_beta1, adam_beta2), eps=adam_epsilon, fused=True
-        )
+        parameters = self.policy.parameters()
+        self._optimizer: torch.optim.Optimizer
+        if optimizer == "sgd":
+            self._optimizer = torch.optim.SGD(parameters, lr=learning_rate, fused=True)
+        else:
+            betas = adam_beta1, adam_beta2
+            self._optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=betas, eps=adam_epsilon, fused=True)
         self._figures: dict[str, float] = {}
 
     @torch.no_grad()
@@ -304,31 +384,55 @@ class Controller(Strategy):
             return
         choices = torch.tensor([trial.architecture.choices for trial in trials])
         sample = self.policy(len(trials), choices)
-        raw = [self.objective(trial.measurement) for trial in trials]
-        rewards = [r + self.entropy_weight * e for r, e in zip(raw, sample.entropy.detach().tolist(), strict=True)]
-        if self.baseline is None:
-            self.baseline = sum(rewards) / len(rewards)
+        log_p, rewards = self._rewarded(sample, [self.objective(trial.measurement) for trial in trials])
+        if self._baselines is None:
+            self._baselines = rewards.mean(0).tolist()
+        baseline = torch.tensor(self._baselines, dtype=torch.float64)
         differences = []
         for reward in rewards:  # the baseline has seen a reward before it is subtracted from it, as published
-            self.baseline -= (1 - self.baseline_decay) * (self.baseline - reward)
-            differences.append(reward - self.baseline)
-        advantages = torch.tensor(differences)
+            baseline = baseline - (1 - self.baseline_decay) * (baseline - reward)
+            differences.append(reward - baseline)
+        self._baselines = baseline.tolist()
+        advantages = torch.stack(differences).float()
         if self.normalise_advantages and len(trials) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+            advantages = (advantages - advantages.mean(0)) / (advantages.std(0) + 1e-8)
         bonus = self.entropy_bonus * self.entropy_decay**self.updates
-        loss = -(sample.log_probability * advantages).mean() - bonus * sample.entropy.mean()
+        loss = -(log_p * advantages).sum(1).mean() - bonus * sample.entropy.mean()
+        if sample.penalty is not None:
+            loss = loss + sample.penalty.mean()
         self.updates += 1
-        self._adam.zero_grad()
+        self._optimizer.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), math.inf)
-        self._adam.step()
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.clip_norm or math.inf)
+        self._optimizer.step()
         self._figures = {
             "loss": float(loss.detach()),
             "entropy": float(sample.entropy.detach().mean()),
-            "learning_rate": self._adam.param_groups[0]["lr"],
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
             "gradient_norm": float(norm),
-            "baseline": self.baseline,
+            "baseline": sum(self._baselines) / len(self._baselines),
         }
+
+    def _rewarded(self, sample: Sample, objectives: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities, and the float64 rewards of what they are of: (S, 1), or (S, decisions)."""
+        raw = torch.tensor(objectives, dtype=torch.float64)[:, None] ** self.reward_power * self.reward_scale
+        if not self.per_decision or sample.decisions is None:
+            return sample.log_probability[:, None], raw + self.entropy_weight * sample.entropy.detach()[:, None]
+        log_p, entropies = sample.decisions
+        rewards = raw + self.entropy_weight * entropies.detach()
+        if self.discount < 1:
+            for position in reversed(range(rewards.shape[1] - 1)):
+                rewards[:, position] += self.discount * rewards[:, position + 1]
+        return log_p, rewards
+
+    def _columns(self, space: DecisionSpace) -> int:
+        """How many rewards a sample has."""
+        return len(space.decisions) if self.per_decision else 1
+
+    @property
+    def baseline(self) -> float | None:
+        """The moving average of rewards, of all decisions together; None before the first trial."""
+        return None if self._baselines is None else sum(self._baselines) / len(self._baselines)
 
     def figures(self) -> Mapping[str, float]:
         return self._figures
@@ -336,13 +440,14 @@ class Controller(Strategy):
     def state_dict(self) -> dict[str, Any]:
         return {
             "policy": self.policy.state_dict(),
-            "adam": self._adam.state_dict(),
-            "baseline": self.baseline,
+            "optimizer": self._optimizer.state_dict(),
+            "baselines": self._baselines,
             "updates": self.updates,
             "figures": self._figures,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
-        self._adam.load_state_dict(copy.deepcopy(state["adam"]))  # torch would share its tensors
-        self.baseline, self.updates, self._figures = state["baseline"], state["updates"], dict(state["figures"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch would share its tensors
+        self._baselines = None if state["baselines"] is None else list(state["baselines"])
+        self.updates, self._figures = state["updates"], dict(state["figures"])

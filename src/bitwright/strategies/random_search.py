@@ -3,13 +3,13 @@
 import numpy as np
 
 from ..architecture import Architecture
-from ..spaces import SearchSpace
+from ..spaces import DecisionSpace
 from ..trial import Objective
 from . import Strategy
 
 
 class RandomSearch(Strategy):
-    def __init__(self, space: SearchSpace, objective: Objective | None = None) -> None:
+    def __init__(self, space: DecisionSpace, objective: Objective | None = None) -> None:
         self.space = space
 
     def ask(self, count: int, rng: np.random.Generator) -> list[Architecture]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..architecture import Architecture
 from ..errors import ConfigError
-from ..spaces import SearchSpace
+from ..spaces import DecisionSpace
 from ..trial import Objective, Trial
 from . import Strategy
 
@@ -21,7 +21,7 @@ class RegularizedEvolution(Strategy):
     """
 
     def __init__(
-        self, space: SearchSpace, objective: Objective | None = None, population: int = 100, tournament: int = 25
+        self, space: DecisionSpace, objective: Objective | None = None, population: int = 100, tournament: int = 25
     ) -> None:
         if not space.decisions:
             raise ConfigError(f"regularized_evolution changes decisions; {space.name} has none")

@@ -45,6 +45,15 @@ def exponential(highest: float, lowest: float, epochs: int) -> Schedule:
     return rate
 
 
+def decaying(highest: float, lowest: float, factor: float, after: int) -> Schedule:
+    """`highest` in the first `after` epochs, then lower by a constant factor in every epoch, down to `lowest`."""
+
+    def rate(epoch: float) -> float:
+        return max(highest * factor ** max(math.floor(epoch) + 1 - after, 0), lowest)
+
+    return rate
+
+
 def step(highest: float, milestones: Sequence[int], factor: float) -> Schedule:
     """`highest` times `factor` for every milestone that has been reached; milestones are epochs, counted from 0."""
 
