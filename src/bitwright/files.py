@@ -1,4 +1,4 @@
-"""Writing files that a killed process or a full disk cannot spoil.
+"""Writing files that a killed process or a full disk cannot spoil, and reading the JSON that people give.
 
 A file is written beside its target and moved over it when complete, so the last good one stays valid.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import StorageError
+from .errors import BitwrightError, StorageError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -38,3 +38,13 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def given_json(path: Path, error: type[BitwrightError]) -> Any:
+    """The JSON in a file that a person names; `error` names one that cannot be read or is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as reason:
+        raise error(f"cannot read {path}: {reason.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as reason:
+        raise error(f"{path} is no JSON file: {reason}") from None

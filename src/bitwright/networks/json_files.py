@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
+from ..files import given_json
 
 T = TypeVar("T")
 
 
 def parse_file(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
     """What `parse` makes of the JSON in a file. ConfigError names the file where it cannot be read or understood."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is no JSON file: {error}") from None
+    content = given_json(path, ConfigError)
     try:
         return parse(content)
     except ConfigError as error:

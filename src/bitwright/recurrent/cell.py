@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, InvalidArchitecture
-from ..files import write_json
+from ..files import given_json, write_json
 
 ACTIVATIONS = ("tanh", "relu", "identity", "sigmoid")
 INPUTS = -1  # the source of node 0
@@ -131,12 +131,7 @@ def from_dag(dag: Mapping[str, Any]) -> RecurrentCell:
 
 def read_dag(path: Path) -> RecurrentCell:
     """The cell in a dag.json. DataError: it cannot be read or is no JSON; InvalidArchitecture: it describes no cell."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON file: {error}") from None
+    content = given_json(path, DataError)
     try:
         return from_dag(content)
     except InvalidArchitecture as error:
