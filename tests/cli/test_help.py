@@ -50,6 +50,12 @@ def test_help_lists_every_option_of_an_experiment(command: str, capsys: pytest.C
     assert [preset for preset in presets() if preset not in "".join(text.split())] == []
 
 
+def test_help_lists_the_options_of_the_space_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "search", "--space", "enas_rnn", "--help")
+    options = ("model.hidden", "supernet.word_dropout", "shared.reward_windows", "search.derive_samples")
+    assert [option for option in options if f"--{option} " not in text] == []
+
+
 def test_help_wins_over_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: bitwright search" in said(capsys, "search", "--nonsense", "--help")
 
@@ -57,6 +63,7 @@ def test_help_wins_over_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_data_list_lists_the_data_sets_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, "data", "list").splitlines()
     names = ["cifar10", "digits", "fashion_mnist", "image_folder", "imagenet", "mnist", "svhn"]
+    names += ["penn_treebank", "wikitext2", "text_folder"]
     assert [line.split()[0] for line in lines] == names
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from bitwright.architecture import Architecture
 from bitwright.cli import main
 from bitwright.cli.film import moments
 from bitwright.cli.flags import translate
 from bitwright.experiment import LanguageExperiment, opened, read_yaml, resolve
 from bitwright.recurrent.cell import read_dag, write_dag
+from bitwright.recurrent.supernet import SharedLanguageModel
 from bitwright.spaces.enas_rnn import EnasRnn
 from bitwright.trial import Archive, Measurement
 
@@ -154,6 +157,86 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     assert whole == parts
 
 
+def test_a_training_goes_on_from_the_weights_that_it_started_from(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", searched, "--out", tmp_path / "out"]
+    said(capsys, *given, "--init", searched, "--stop-after", "1")
+    assert "say with --out" in refused(capsys, "derive", tmp_path / "out")
+    assert "started from" in refused(capsys, *given, "--init", searched / "train", "--resume")
+    said(capsys, *given, "--resume")
+    assert read_dag(tmp_path / "out" / "dag.json") == read_dag(searched / "dag.json")
+
+
+def test_an_interrupted_search_is_used_and_ends_as_an_uninterrupted_one(
+    searched: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["search", *OPTIONS, "--dataset", f"folder:{folder}", "--out", tmp_path / "run"]
+    evaluate, left = SharedLanguageModel.evaluate, 9  # of twelve, six in each of two rounds
+
+    def interrupted(model: SharedLanguageModel, architectures: Sequence[Architecture]) -> list[Measurement]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return evaluate(model, architectures)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedLanguageModel, "evaluate", interrupted)
+        assert main([str(word) for word in given]) == 130
+    run = tmp_path / "run"
+    assert "holds no derived cell" in refused(capsys, "evaluate", run)
+    assert "1 of 1 moments" in said(capsys, "film", run)
+    said(capsys, "derive", run, "--samples", "2")
+    for command in ("evaluate", "show"):
+        said(capsys, command, run)
+    assert "best derived cell" in said(capsys, *given, "--resume")
+    for name in ("best.json", "dag.json"):
+        assert (run / name).read_bytes() == (searched / name).read_bytes()
+    assert moments_of(run) == moments_of(searched)
+
+
+def moments_of(run: Path) -> list[tuple[int, str, float]]:
+    found = moments(run / "archive.sqlite")
+    return [(step, str(best.architecture), best.measurement.accuracy) for step, best in found]
+
+
+def test_weights_that_cannot_be_taken_over_leave_nothing_behind(
+    searched: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
+    search = ["search", *OPTIONS, "--dataset", f"folder:{folder}"]
+    for command in (search, ["train", searched]):
+        text = refused(capsys, *command, "--out", tmp_path / "out", "--init", tmp_path / "bad.pt")
+        assert "is no checkpoint" in text
+        assert "is no checkpoint" not in said(capsys, *command, "--out", tmp_path / command[0])
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_training_leaves_a_folder_with_something_else_alone(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out in (searched, tmp_path):
+        before = (searched / "config.yaml").read_bytes()
+        (tmp_path / "notes.txt").touch()
+        assert "is not empty and holds no training" in refused(capsys, "train", searched, "--out", out, "--resume")
+        assert (searched / "config.yaml").read_bytes() == before
+
+
+def test_commands_for_images_refuse_a_recurrent_cell(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("lower", "cost", "verify"):
+        assert "enas_rnn is of text" in refused(capsys, command, trained)
+
+
+def test_a_film_needs_no_device_of_the_search(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = read_yaml(searched / "config.yaml") | {"device": "cuda:7"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "archive.sqlite").write_bytes((searched / "archive.sqlite").read_bytes())
+    assert "2 of 2 moments" in said(capsys, "film", tmp_path)
+
+
 def test_a_film_shows_the_best_cell_of_every_derivation(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 of 2 moments" in said(capsys, "film", searched)
     with Image.open(searched / "film.gif") as film:
@@ -183,7 +266,7 @@ def test_a_film_of_few_or_many_moments(
 def test_old_command_lines_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
     line = (
         "python main.py --network_type rnn --dataset ptb --controller_optim adam --controller_lr 0.00035"
-        " --shared_optim sgd --shared_lr 20.0 --entropy_coeff 0.0001"
+        " \\\n               --shared_optim sgd --shared_lr 20.0 --entropy_coeff 0.0001"
     )
     experiment = opened(resolve(translate(["--import-flags", line], "search")))
     assert isinstance(experiment, LanguageExperiment)
@@ -202,7 +285,23 @@ def test_old_command_lines_are_understood(capsys: pytest.CaptureFixture[str]) ->
     images = resolve(translate(["--import-flags", line], "search"))
     assert (images["space"]["name"], images["dataset"]["name"]) == ("enas_macro", "cifar10")
     assert images["strategy"]["entropy_weight"] == 0.1
-    assert "--controller_lr_cosine has no effect" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--controller_lr_cosine has no effect" in told and "--controller_optim has no effect" in told
+
+
+def test_flags_without_effect_are_told_by_their_own_names(capsys: pytest.CaptureFixture[str]) -> None:
+    translate(["--import-flags", "--log_level DEBUG --use_tensorboard False"], "search")
+    told = capsys.readouterr().err
+    assert "--log_level has no effect" in told and "--use_tensorboard has no effect" in told
+    translate(["--import-flags", "--log_level INFO --use_tensorboard True"], "search")
+    assert capsys.readouterr().err == ""
+    line = "--network_type cnn --test_batch_size 3 --temporal_activation_regularization True --log_level WARN"
+    words = translate(["--import-flags", f"{line} --controller_optim sgd --controller_grad_clip 2"], "search")
+    assert words[4:] == ["--strategy.optimizer", "sgd", "--strategy.clip_norm", "2.0"]
+    told = capsys.readouterr().err
+    for name in ("test_batch_size", "temporal_activation_regularization", "log_level"):
+        assert f"--{name} has no effect" in told
+    assert told.count("\n") == 3
 
 
 def test_what_wins_over_an_old_command_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,6 +312,8 @@ def test_what_wins_over_an_old_command_line(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["search", "--import-flags", "--mode single"], "--mode single is `bitwright train`"),
+    (["search", "--import-flags", "--network_type cnn --mode single"], "--mode single is `bitwright train`"),
+    (["search", "--import-flags", "python generate_gif.py --model_name=ptb"], "is `bitwright film RUN"),
     (["search", "--import-flags", "--shared_speed 3"], "the ENAS program has no flag --shared_speed"),
     (["search", "--import-flags", "--network_type cnn --dataset ptb"], "--dataset ptb is no data set of images"),
     (["search", "--space", "enas_rnn", "--dataset", "digits"], "no corpus 'digits': penn_treebank"),
@@ -238,3 +339,16 @@ def test_mistakes_are_named(
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_corpus_is_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "data", "check", "text_folder", "--data", folder)
+    assert text == "text_folder: 540 training, 108 validation and 108 test words, 10 different ones\n"
+    assert "wikitext2 is not downloaded" in refused(capsys, "data", "download", "wikitext2")
+
+
+def test_a_batch_larger_than_the_text_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["search", *OPTIONS, "--dataset", f"folder:{folder}", "--supernet.batch", "600", "--out", tmp_path / "run"]
+    assert "a batch of 600 is more than the 539 words to predict" in refused(capsys, *given)

@@ -15,6 +15,7 @@ from bitwright import Architecture, Measurement, Trial
 from bitwright.errors import ConfigError
 from bitwright.spaces.enas_micro import EnasMicro
 from bitwright.spaces.enas_rnn import EnasRnn
+from bitwright.strategies._cell_policy import CellPolicy
 from bitwright.strategies.controller import RECURRENT, Controller
 
 TWELVE = EnasRnn(12)
@@ -39,6 +40,17 @@ def test_the_published_policy_has_the_parameters_that_the_original_uses() -> Non
     # of the original's 106,930, 115 rows of its embedding and the two decoders of a 13th node are never used
     assert count == 106_930 - 115 * 100 - (12 + 4) * 101 == 93_814
     assert len(TWELVE.decisions) == 23
+
+
+def test_every_decision_has_decoder_rows_of_its_own_and_no_kind_shares_the_embeddings_of_another() -> None:
+    policy = controller(TWELVE, RECURRENT).policy
+    sample = policy(1, torch.tensor([TWELVE.sample(np.random.default_rng(3)).choices]))
+    assert isinstance(policy, CellPolicy) and sample.decisions is not None
+    for position, (decision, log_p) in enumerate(zip(TWELVE.decisions, sample.decisions[0][0], strict=True)):
+        if len(decision.options) > 1:
+            gradients = torch.autograd.grad(log_p, list(policy.weights), retain_graph=True, allow_unused=True)
+            assert [i for i, gradient in enumerate(gradients) if gradient is not None and gradient.any()] == [position]
+    assert {kind: len(rows) for kind, rows in policy.embedding.items()} == {"act": 4, "prev": 11}
 
 
 def walk(made: Controller, choices: tuple[int, ...]) -> tuple[list[float], list[float]]:

@@ -35,6 +35,7 @@ from ..run_directory import (
 from ..spaces.enas_macro import EnasMacro
 from ..spaces.enas_micro import CELLS, EnasMicro
 from ..spaces.nasbench101 import Nasbench101
+from ..text.corpora import ALIASES, CORPORA, known_as, load_corpus
 from ..train.distributed import launched
 from ..train.distributed import ranks as current_ranks
 from ..train.step import measure
@@ -278,11 +279,15 @@ def data(arguments: Sequence[str]) -> None:
         for name in catalogue.names("datasets"):
             module = sys.modules[catalogue.find("datasets", name).__module__]
             console.print(f"{name:<15}{(module.__doc__ or '').splitlines()[0]}")
+        for name, source in CORPORA.items():
+            console.print(f"{name:<15}{source.text}")
         return
     if options.name is None:
-        raise ConfigError(
-            f"`data {options.action}` wants the name of a data set: {', '.join(catalogue.names('datasets'))}"
-        )
+        names = ", ".join([*catalogue.names("datasets"), *CORPORA])
+        raise ConfigError(f"`data {options.action}` wants the name of a data set: {names}")
+    if ALIASES.get(options.name, options.name) in CORPORA:
+        _data_of_text(known_as(options.name), options.data, download=options.action == "download")
+        return
     kind, colon, path = options.name.partition(":")
     name, root = ("image_folder", Path(path)) if colon and kind == "folder" else (options.name, options.data)
     load = catalogue.find("datasets", name)
@@ -302,6 +307,16 @@ def data(arguments: Sequence[str]) -> None:
         f" of {'x'.join(map(str, loaded.shape))}, {len(loaded.classes)} classes\n"
         f"training pixels: mean {', '.join(f'{m:.2f}' for m in mean)},"
         f" deviation {', '.join(f'{d:.2f}' for d in deviation)}"
+    )
+
+
+def _data_of_text(name: str, root: Path, *, download: bool) -> None:
+    if download and not CORPORA[name].files:
+        raise ConfigError(f"{name} is not downloaded; docs/text.md says which files to put where")
+    corpus = load_corpus(name, root)  # downloads what is missing
+    open_console().print(
+        f"{name}: {len(corpus.train):,} training, {len(corpus.validation):,} validation and {len(corpus.test):,} test"
+        f" words, {len(corpus.words):,} different ones"
     )
 
 

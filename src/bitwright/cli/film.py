@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..architecture import Architecture
 from ..errors import ConfigError, DataError
-from ..experiment import opened, read_yaml
+from ..experiment import opened, resolve
 from ..recurrent.drawing import draw_cell
 from ..report.figures import cell_figure, save_figure
 from ..report.film import Frame, spread
@@ -48,10 +48,9 @@ def film(arguments: Sequence[str]) -> None:
         raise ConfigError(f"{options.run} holds no search" if options.run.exists() else f"there is no {options.run}")
     if options.max_frames < 1:
         raise ConfigError(f"--max-frames is at least 1, got {options.max_frames}")
-    values = read_yaml(options.run / "config.yaml")
-    if options.data is not None:
-        values["dataset"] = values["dataset"] | {"root": str(options.data)}
-    space = opened(values).space
+    given = ["--config", str(options.run / "config.yaml"), "--device=cpu"]
+    given += [] if options.data is None else [f"--dataset.root={options.data}"]
+    space = opened(resolve(given)).space
     found = list(moments(options.run / "archive.sqlite"))
     if not found:
         raise DataError(f"{options.run} has no end of a round yet, so there is nothing to show")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError
 
@@ -226,9 +226,15 @@ SECTIONS = {  # of recurrent/flags.py, and those of an experiment
 RUN = {"run.corpus": "--dataset.name", "run.data": "--dataset.root", "run.seed": "--seed", "run.device": "--device"}
 FILES = {"run.out": "--out", "run.load": "--init", "run.cell": "--cell"}  # where the original has a default of its own
 MODES = {"train": ("search",), "single": ("train",), "derive": ("derive",), "test": ("evaluate",)}
+LOGGING = {  # by flag: its option, the value that changes nothing, and why another one does nothing either
+    "log_level": ("run.log_level", "INFO", "the log in the run directory holds every line"),
+    "use_tensorboard": ("run.tensorboard", True, "scalars for TensorBoard are always written"),
+}
 NETWORKS = {  # what the flags of the unwritten search for networks of images stand for
     "space.nodes": "space.layers",
     "controller.hidden": "strategy.hidden",
+    "controller.optimizer": "strategy.optimizer",
+    "controller.clip_norm": "strategy.clip_norm",
     "controller.learning_rate": "strategy.learning_rate",
     "controller.tanh_constant": "strategy.tanh_constant",
     "controller.temperature": "strategy.temperature",
@@ -255,11 +261,9 @@ def _imported(text: str, command: str) -> list[str]:
 
     images = for_images(text)
     if images is not None:
-        return _imported_network(*images)
+        return _imported_network(*images, command)
     given, found = import_flags(text), import_flags(text, defaults=True)
-    mode = found.options.get("run.mode", "train")
-    if command not in MODES[mode]:
-        raise ConfigError(f"--mode {mode} is `bitwright {MODES[mode][0]}`, not `bitwright {command}`")
+    _check_mode(found.options["run.mode"], command)
     translated = ["--space.name", "enas_rnn"]
     for option, value in found.options.items():
         section, _, name = option.partition(".")
@@ -270,23 +274,34 @@ def _imported(text: str, command: str) -> list[str]:
         elif section in SECTIONS and option != "model.nodes":  # which are the space's
             for own in SECTIONS[section]:
                 translated += [f"--{own}.{name}", _written(value)]
-    _tell(found.without_effect)
+    _tell(found.without_effect | _logging(given.options))
     return translated
 
 
-def _imported_network(text: str, dataset: str) -> list[str]:
-    from ..recurrent.flags import import_flags
+def _check_mode(mode: str, command: str) -> None:
+    if command not in MODES[mode]:
+        raise ConfigError(f"--mode {mode} is `bitwright {MODES[mode][0]}`, not `bitwright {command}`")
+
+
+def _logging(given: Mapping[str, Any]) -> dict[str, str]:
+    """Why flags of the log do nothing, by name."""
+    return {name: why for name, (option, usual, why) in LOGGING.items() if given.get(option, usual) != usual}
+
+
+def _imported_network(text: str, dataset: str, without_effect: Mapping[str, str], command: str) -> list[str]:
+    from ..recurrent.flags import flag_of, import_flags
 
     if dataset not in IMAGES:
         raise ConfigError(f"--dataset {dataset} is no data set of images: {', '.join(IMAGES)}")
     translated, idle = ["--space.name", "enas_macro", "--dataset.name", IMAGES[dataset]], {}
     found = import_flags(text)
+    _check_mode(found.options.get("run.mode", "train"), command)
     for option, value in found.options.items():
         if option in NETWORKS:
             translated += [f"--{NETWORKS[option]}", "auto" if value == "cuda" else _written(value)]
-        elif option != "run.mode":
-            idle[option.partition(".")[2]] = "it is of recurrent cells"
-    _tell(found.without_effect | idle)
+        elif (name := flag_of(option)) is not None and name not in ("mode", *LOGGING):
+            idle[name] = "it is of recurrent cells"
+    _tell({**without_effect, **found.without_effect, **idle, **_logging(found.options)})
     return translated
 
 

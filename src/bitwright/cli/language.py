@@ -48,13 +48,13 @@ def derive(arguments: Sequence[str]) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, help="of the processor; 0 takes all cores")
     options, _ = parser.read(arguments, "derive")
-    experiment = _of_run(options.run, options.data, device=options.device, threads=options.threads)
+    experiment = _of_run(options.run, options.data, options.device, options.threads)
     count = experiment.search.derive_samples if options.samples is None else options.samples
     if count < 1:
         raise ConfigError(f"--samples is at least 1, got {count}")
     console, out = open_console(), options.out or options.run
-    if options.out is None and (options.run / "weights.safetensors").exists():
-        raise ConfigError(f"{options.run} is a training of one cell; say with --out where the derived one goes")
+    if (out / "network.json").exists():
+        raise ConfigError(f"{out} is a training of one cell; say with --out where the derived one goes")
     found = derive_again(experiment, options.run, count, out, console)
     console.print(f"best of {count} cells: {found.trial.architecture}")
     _print_cell(console, found.cell)
@@ -103,7 +103,7 @@ def evaluate(path: Path, data: Path | None, *, device: str, threads: int, as_jso
     """path: a training, or a search and the newest training in it."""
     if not (path / "checkpoints" / "search.pt").exists() or any(path.glob("train*/result.json")):
         path = latest_training(path)
-    experiment = _of_run(path, data, device=device, threads=threads)
+    experiment = _of_run(path, data, device, threads)
     cell, model, found = perplexities(experiment, path)
     parameters, bits = sum(model.parts(cell).values()), model.weight_bits(cell)
     architecture = str(experiment.space.architecture_of(cell))
@@ -156,15 +156,14 @@ def with_nodes(arguments: Sequence[str], preset: str | None, cell: Path) -> list
     return [*arguments, f"--space.nodes={nodes}"]
 
 
-def _of_run(path: Path, data: Path | None, **options: object) -> LanguageExperiment:
+def _of_run(path: Path, data: Path | None, device: str, threads: int) -> LanguageExperiment:
     if not (path / "config.yaml").exists():
         raise ConfigError(f"{path} holds no run" if path.exists() else f"there is no {path}")
-    values = read_yaml(path / "config.yaml") | options
-    if data is not None:
-        values["dataset"] = values["dataset"] | {"root": str(data)}
     if not is_language(path):
         raise ConfigError(f"{path} is no run of recurrent cells")
-    return prepared(LanguageExperiment(values))
+    given = ["--config", str(path / "config.yaml"), f"--device={device}", f"--threads={threads}"]
+    given += [] if data is None else [f"--dataset.root={data}"]
+    return prepared(LanguageExperiment(resolve(given)))
 
 
 def _print_cell(console: Console, cell: RecurrentCell) -> None:

@@ -54,10 +54,10 @@ class Parser(argparse.ArgumentParser):
         if "-h" in arguments or "--help" in arguments:
             print(self.format_help())
             if self.experiment:
-                from ..experiment import Experiment, experiment_parser
+                from ..experiment import experiment_parser
 
                 print("Options of an experiment (see docs/experiments.md):\n")
-                print(experiment_parser(Experiment.DEFAULTS).format_help().partition("\n\n")[2])
+                print(experiment_parser(self._components(arguments, command)).format_help().partition("\n\n")[2])
             raise SystemExit(0)
         translated = translate(arguments, command) if self.experiment else list(arguments)
         passed: list[str] = []
@@ -77,6 +77,16 @@ class Parser(argparse.ArgumentParser):
             raise ConfigError(f"no option {passed[0]}; `{self.prog} --help` lists them")
         return known, passed
 
+    def _components(self, arguments: Sequence[str], command: str) -> dict[str, str]:
+        """What the arguments beside --help name, whose options are listed; the defaults if they hold a mistake."""
+        from ..experiment import Experiment, component_names
+
+        try:
+            options, rest = self.read([word for word in arguments if word not in ("-h", "--help")], command)
+            return component_names(rest, options.preset)
+        except ConfigError:
+            return Experiment.DEFAULTS
+
 
 def open_console() -> Console:
     return Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
@@ -92,12 +102,9 @@ def layer_table(*figures: str, title: str | None = None) -> Table:
 
 def open_experiment(values: dict[str, Any]) -> Experiment:
     """An experiment on images, with the process set up for long work."""
-    from ..experiment import LanguageExperiment
+    from ..experiment import Experiment
 
-    experiment = open_any(values)
-    if isinstance(experiment, LanguageExperiment):
-        raise ConfigError(f"{experiment.space.name} is of text; search, derive, train, evaluate, show and film know it")
-    return experiment
+    return prepared(Experiment(values))
 
 
 def open_any(values: dict[str, Any]) -> Experiment | LanguageExperiment:

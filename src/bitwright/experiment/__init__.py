@@ -14,13 +14,14 @@ A file may start from presets itself: `preset: mnist-quick`.
 
 from .images import Experiment, FinalOptions, SearchOptions
 from .language import LanguageExperiment
-from .resolve import experiment_parser, opened, presets, read_yaml, resolve
+from .resolve import component_names, experiment_parser, opened, presets, read_yaml, resolve
 
 __all__ = [
     "Experiment",
     "FinalOptions",
     "LanguageExperiment",
     "SearchOptions",
+    "component_names",
     "experiment_parser",
     "opened",
     "presets",

@@ -100,6 +100,9 @@ class Experiment(Common):
     }
 
     def __init__(self, values: dict[str, Any]) -> None:
+        space = values["space"]["name"]
+        if not issubclass(catalogue.find("spaces", space), SearchSpace):
+            raise ConfigError(f"{space} is of text; search, derive, train, evaluate, show and film know it")
         super().__init__(values)
         self.search: SearchOptions = self.options("search")
         self.final: FinalOptions = self.options("final")

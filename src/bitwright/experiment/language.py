@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..errors import ConfigError
 from ..recurrent.model import ModelOptions
 from ..recurrent.recipe import LanguageRecipe
 from ..recurrent.search import CellSearchOptions
@@ -69,5 +70,12 @@ class LanguageExperiment(Common):
 
     def check(self) -> None:
         """Make every component once, so that a mistake shows before anything is written or computed."""
-        self.corpus  # noqa: B018
+        rewarded = self.shared.reward_batch or self.supernet.batch
+        for section, batch, text in (
+            ("supernet", self.supernet.batch, self.corpus.train),
+            ("training", self.training.batch, self.corpus.train),
+            ("shared", rewarded, self.corpus.validation),
+        ):
+            if batch >= len(text):
+                raise ConfigError(f"{section}: a batch of {batch} is more than the {len(text) - 1} words to predict")
         self.strategy()

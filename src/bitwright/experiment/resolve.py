@@ -37,8 +37,7 @@ def resolve(arguments: Sequence[str], preset: str | None = None) -> dict[str, An
     preset: a name, or several with commas between, of which later ones win.
     """
     layers = _layers(arguments, preset)
-    kind = _kind(_name("space", Experiment, layers, arguments))
-    names = {section: _name(section, kind, layers, arguments) for section in kind.COMPONENTS}
+    names = _names(layers, arguments)
     parser = experiment_parser(names)
     defaults: dict[str, Any] = {}
     for layer in layers:
@@ -59,6 +58,11 @@ def resolve(arguments: Sequence[str], preset: str | None = None) -> dict[str, An
         values[section]["name"] = name
     opened(values)
     return values
+
+
+def component_names(arguments: Sequence[str], preset: str | None = None) -> dict[str, str]:
+    """The component of every section that has one."""
+    return _names(_layers(arguments, preset), arguments)
 
 
 def opened(values: dict[str, Any]) -> Experiment | LanguageExperiment:
@@ -196,6 +200,11 @@ def _file_layers(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _bits(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _names(layers: Sequence[dict[str, Any]], arguments: Sequence[str]) -> dict[str, str]:
+    kind = _kind(_name("space", Experiment, layers, arguments))
+    return {section: _name(section, kind, layers, arguments) for section in kind.COMPONENTS}
 
 
 def _name(section: str, kind: type[Common], layers: Sequence[dict[str, Any]], arguments: Sequence[str]) -> str:

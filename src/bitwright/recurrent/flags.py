@@ -7,6 +7,7 @@ run is for whoever starts the run.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -219,13 +220,14 @@ def _entropy(mode: str, coefficient: float) -> dict[str, float]:
 
 
 def _parsed(text: str) -> dict[str, str]:
-    """The flags of a command line as they are written."""
+    """The flags of a command line as they are written, over several lines if they end with backslashes."""
     try:
-        words = shlex.split(text)
+        words = shlex.split(re.sub(r"\\\r?\n", "", text))
     except ValueError as error:
         raise ConfigError(f"flags that cannot be read: {error}") from None
     while words and not words[0].startswith("--"):
-        words.pop(0)
+        if words.pop(0).endswith("generate_gif.py"):
+            raise ConfigError("generate_gif.py is `bitwright film RUN --out FILE`")
     found: dict[str, str] = {}
     while words:
         flag, assigned, value = words.pop(0).partition("=")
@@ -247,16 +249,24 @@ def _converted(name: str, text: str) -> Any:
         raise ConfigError(f"--{name} takes {FLAGS[name].wants}, got {text!r}") from None
 
 
-def for_images(text: str) -> tuple[str, str] | None:
-    """Of a command line with --network_type cnn its other flags, and the data set; None for any other.
+def flag_of(option: str) -> str | None:
+    """The name of the flag that stands for an option; None where it only follows from one."""
+    switch = next((switch for switch, own in REGULARISERS.items() if own == option), None)
+    return next((name for name, flag in FLAGS.items() if option in flag.options), switch)
 
-    The original accepts `--controller_optim momentum` and has no code for it; here it is left out.
+
+def for_images(text: str) -> tuple[str, str, dict[str, str]] | None:
+    """Of a command line with --network_type cnn its other flags, the data set, and why flags do nothing, by name.
+
+    None for any other command line.
     """
     given = _parsed(text)
     if given.get("network_type") != "cnn":
         return None
     dataset = given.pop("dataset", "cifar10")
+    without_effect = {}
     if given.get("controller_optim") == "momentum":
         del given["controller_optim"]
+        without_effect["controller_optim"] = "the original has no code for momentum"
     rest = (f"--{name}={value}" for name, value in given.items() if name != "network_type")
-    return shlex.join(rest), dataset
+    return shlex.join(rest), dataset, without_effect

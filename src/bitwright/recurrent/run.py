@@ -4,10 +4,11 @@ RUN/config.yaml            every option, resolved
 RUN/archive.sqlite         every cell that was evaluated
 RUN/search.log, events/    the log, scalars for TensorBoard
 RUN/checkpoints/search.pt  shared weights, strategy, and where the search was
-RUN/best.json, dag.json    the best derived cell; they come last, so a run that has them is complete
+RUN/best.json, dag.json    the best derived cell; they come last, so a run that has them is complete, unless best.json
+                           says that it is provisional: derived on the way
 RUN/report/                its picture
-RUN/train/                 a training: config.yaml, dag.json, checkpoint.pt, train.log, events/, and in the end
-                           weights.safetensors and result.json; further trainings are train-2, train-3, ...
+RUN/train/                 a training: config.yaml, dag.json, network.json, checkpoint.pt, train.log, events/, and in
+                           the end weights.safetensors and result.json; further trainings are train-2, train-3, ...
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class CellSearchRun:
             raise ConfigError(f"{self.path} is not empty and holds no run; choose another --out")
         else:
             self.experiment.check()
+            if self.init is not None:
+                adopt(self.opened(Journal())[0].model, tensors_of(self.init))
             write_config(config, self.experiment.values)
 
     @property
@@ -75,7 +78,8 @@ class CellSearchRun:
 
     @property
     def is_complete(self) -> bool:
-        return (self.path / "dag.json").exists()
+        best = self.path / "best.json"
+        return best.exists() and not read_json(best).get("provisional", False)
 
     def execute(self) -> Derived:
         """Search to the end, from the last checkpoint if there is one."""
@@ -138,7 +142,8 @@ def derive_again(
     found = Derived(0, best, experiment.space.cell(best.architecture), 1 / best.measurement.accuracy)
     write_dag(found.cell, out / "dag.json")
     content = {"architecture": str(best.architecture), "choices": list(best.architecture.choices)}
-    files.write_json(out / "best.json", content | {"validation_perplexity": found.perplexity})
+    provisional = {} if run.is_complete else {"provisional": True}
+    files.write_json(out / "best.json", content | {"validation_perplexity": found.perplexity} | provisional)
     return found
 
 
@@ -163,7 +168,7 @@ class CellTraining:
 
     def start(self, *, resume: bool) -> None:
         """Claim the directory, or with `resume` take it as it was left."""
-        if (self.path / "dag.json").exists():
+        if (self.path / "network.json").exists():
             if not resume:
                 raise ConfigError(
                     f"{self.path} holds a training already; add --resume to go on with it, or choose another --out"
@@ -172,15 +177,20 @@ class CellTraining:
             if read_dag(self.path / "dag.json") != self.cell:
                 raise ConfigError(f"{self.path} trains another cell")
             origin = read_json(self.path / "network.json").get("initialised_from")
-            if origin != (None if self.init is None else str(self.init)):
+            if self.init is not None and origin != str(self.init):
                 raise ConfigError(f"{self.path} started from {origin or 'random weights'}, not {self.init}")
+            self.init = None if origin is None else Path(origin)
             return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise ConfigError(f"{self.path} is not empty and holds no training; choose another --out")
         self.experiment.check()
+        if self.init is not None:
+            adopt(self._model(), tensors_of(self.init))
         write_config(self.path / "config.yaml", self.experiment.values)
         origin = {} if self.init is None else {"initialised_from": str(self.init)}
         architecture = str(self.experiment.space.architecture_of(self.cell))
-        files.write_json(self.path / "network.json", {"architecture": architecture} | origin)
         write_dag(self.cell, self.path / "dag.json")
+        files.write_json(self.path / "network.json", {"architecture": architecture} | origin)
 
     def execute(self, console: Console | None = None, *, stop_after: int | None = None) -> FittedLanguageModel:
         """Train to the end, from the last checkpoint if there is one, or `stop_after` steps further."""
@@ -275,7 +285,7 @@ def perplexities(experiment: LanguageExperiment, path: Path) -> tuple[RecurrentC
         cell, model = training.cell, training.model()
     else:
         run = CellSearchRun(experiment, path)
-        if not run.is_complete:
+        if not (path / "dag.json").exists():
             raise ConfigError(f"{path} holds no derived cell; run `bitwright derive {path}` first")
         evaluator, _ = run.restored()
         cell, model = read_dag(path / "dag.json"), evaluator.model

