@@ -72,6 +72,7 @@ def test_other_formats_refuse_it_by_the_name_of_the_layer(
     assert main(["export", str(run), "--to", kind, "--out", str(tmp_path / "model")]) == 2
     error = capsys.readouterr().err
     assert "stem/norm: its activation is real-valued" in error
+    assert "it goes --to onnx, with packed weights" in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

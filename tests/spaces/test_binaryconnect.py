@@ -192,10 +192,14 @@ def test_quantized_networks_lower_to_equal_integers(options):
     ({"weights": "sign"}, "no weights 'sign': none, det, stoch, ternary, or 2 to 8 bits"),
     ({"activations": "tanh"}, "no precision 'tanh'"),
     ({"evaluated": "ensemble"}, "evaluated: ensemble is of weights: stoch, not of det"),
+    ({"evaluated": "real"}, "evaluated: real is of weights: stoch, not of det"),
     ({"weights": "stoch", "evaluated": "ensemble", "members": 3}, "a power of two"),
     ({"units": 0}, "units is at least 1"),
     ({"hidden_dropout": 1.0}, r"in \[0, 1\)"),
     ({"h": 0.0}, "positive or glorot"),
+    ({"h": float("inf")}, "positive or glorot"),
+    ({"epsilon": 0.0}, "epsilon is positive, got 0.0"),
+    ({"epsilon": float("nan")}, "epsilon is positive, got nan"),
     ({"output_bits": 1}, "2 to 16"),
 ])  # fmt: skip
 def test_mistakes_are_named(options, message):

@@ -1,5 +1,6 @@
 """BinaryConnect's training against a recomputation in NumPy, and against the defects of its TensorFlow port."""
 
+import dataclasses
 import inspect
 import math
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bitwright.datasets import Images
+from bitwright.datasets import Dataset, Images
 from bitwright.datasets.mnist import load as load_mnist
 from bitwright.experiment import resolve
 from bitwright.modules import Weights, forward
@@ -15,11 +16,11 @@ from bitwright.network import BatchNorm, Conv2d, Dropout, Linear
 from bitwright.quantizers import Fans
 from bitwright.quantizers.binary import Binary
 from bitwright.spaces.binaryconnect import Binaryconnect
-from bitwright.train.fit import epoch_rows
+from bitwright.train.fit import epoch_rows, fit
 from bitwright.train.losses import squared_hinge
 from bitwright.train.optimizers import Optimizer, update_scale
 from bitwright.train.recipe import Recipe
-from bitwright.train.step import predictions, train_step
+from bitwright.train.step import measure, predictions, train_step
 
 IMAGE, CLASSES, UNITS, BATCH, STEPS = (1, 6, 6), 10, 24, 32, 5
 LAYERS = ("dense1", "dense2", "output")
@@ -176,6 +177,81 @@ def test_the_gradient_of_binarized_weights_is_applied_unchanged():
     assert latent.abs().min() > 0 or (latent != 0).double().mean() > 0.9
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("h", [1.0, "glorot", 0.3])
+@pytest.mark.parametrize("weights", ["det", "stoch", "ternary"])
+def test_latent_weights_never_leave_their_range(weights, h, optimizer):
+    made, options = space(weights, h=h), recipe(lr=0.1, optimizer=optimizer)
+    network = trained_network(made)
+    store = Weights([network], seed=3)
+    updates, reached = Optimizer(store, options), 0
+    for i, (images, labels) in enumerate(batches(12)):
+        generator = torch.Generator().manual_seed(i)
+        train_step(network, store, updates, images, labels, options, rate=0.1, drop_path=0.0, generator=generator)
+        for name in LAYERS:
+            latent = store[name].detach().numpy()
+            bound = np.float32(math.sqrt(1.5 / sum(latent.shape)) if h == "glorot" else h)
+            assert np.abs(latent).max() <= bound
+            reached += int((np.abs(latent) == bound).sum())
+    assert reached > 100
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_what_is_deployed_is_validated_and_kept(calibrate):
+    generator = torch.Generator().manual_seed(0)
+    images = Images(
+        torch.randint(0, 256, (300, 6, 6, 1), generator=generator, dtype=torch.uint8),
+        torch.randint(0, CLASSES, (300,), generator=generator),
+    )
+    dataset = Dataset("noise", tuple("0123456789"), images[:100], images[100:200], images[200:])
+    made = space("stoch", evaluated="ensemble", members=4)
+    network, deployed = trained_network(made), made.network(made.architecture(()))
+    options = dataclasses.replace(recipe(epochs=3, batch=20), calibrate=calibrate)
+    fitted = fit(network, dataset, options, deployed=deployed)
+    best = fitted.history[fitted.best_epoch - 1]
+    assert fitted.validation_accuracy == max(row["validation_accuracy"] for row in fitted.history)
+    of_deployed, of_signs = (
+        measure(each, fitted.weights, dataset.validation, options.loss) for each in (deployed, network)
+    )
+    assert (best["validation_accuracy"], best["validation_loss"]) == (of_deployed.top1, of_deployed.loss)
+    assert abs(of_deployed.loss - of_signs.loss) > 1e-3
+
+
+PUBLISHED = {  # by preset: network, layers or filters, units, activations, dropout of the input and of hidden layers;
+    # data; batch, epochs, first and last rate, and the part of the running statistics that a step replaces
+    "binaryconnect-mnist": (
+        ("mlp", 3, 2048, "float", 0.0, 0.0), {"validation": 10000}, (100, 250, 1e-3, 3e-6, 0.15)),
+    "binaryconnect-cifar10": (
+        ("cnn", 128, 1024, "float", 0.0, 0.0), {"validation": 5000, "preprocess": "gcn_zca"},
+        (50, 500, 3e-3, 2e-6, 0.1)),
+    "binaryconnect-svhn": (
+        ("cnn", 64, 1024, "float", 0.0, 0.0), {"validation": 400, "extra": True, "preprocess": "gcn_lcn"},
+        (50, 200, 1e-2, 3e-6, 0.1)),
+    "binarynet-mnist": (
+        ("mlp", 3, 4096, "binary", 0.2, 0.5), {"validation": 10000}, (100, 1000, 3e-3, 3e-7, 0.1)),
+    "binarynet-cifar10": (
+        ("cnn", 128, 1024, "binary", 0.0, 0.0), {"validation": 5000, "preprocess": "none"},
+        (50, 500, 1e-3, 3e-7, 0.1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_the_published_trainings(preset):
+    values = resolve([], preset)
+    network, data, training = PUBLISHED[preset]
+    size = "layers" if network[0] == "mlp" else "filters"
+    options = ("network", size, "units", "activations", "input_dropout", "hidden_dropout")
+    assert tuple(values["space"][option] for option in options) == network
+    assert (values["space"]["h"], values["space"]["epsilon"], values["space"]["evaluated"]) == (1.0, 1e-4, "published")
+    dataset = {key: value for key, value in values["dataset"].items() if key != "root"}
+    assert dataset == data | {"name": preset.partition("-")[2]}
+    found = values["training"]
+    assert tuple(found[name] for name in ("batch", "epochs", "lr", "lr_min", "norm_momentum")) == training
+    assert (found["optimizer"], found["schedule"], found["loss"]) == ("adam", "exponential", "squared_hinge")
+    assert (found["scale_updates"], found["drop_last"], found["calibrate"]) == (True, True, False)
+    assert not any(found[name] for name in ("clip_norm", "weight_decay", "pad", "flip", "cutout", "auto_augment"))
+
+
 class TestDefectsOfThePort:
     """Each would show here: what was wrong there is said in the name of the test."""
 
@@ -222,6 +298,21 @@ class TestDefectsOfThePort:
             )
             losses.append(float(result.loss))
         assert losses[-1] < 0.5 * losses[0]
+
+    def test_biases_started_at_a_tenth(self):
+        store = Weights([trained_network(space())], seed=3)
+        assert {name for name, _ in store.named_parameters()} == {
+            f"{name}{suffix}" for name in LAYERS for suffix in ("", "/norm/gain", "/norm/offset")
+        }
+        assert not any(store[f"{name}/norm/offset"].detach().any() for name in LAYERS)
+
+    @pytest.mark.parametrize("preset", [*PRESETS, "port-lenet-mnist"])
+    def test_the_scale_of_updates_did_not_reach_the_layers(self, preset):
+        training = resolve([], preset)["training"]
+        scaled = recipe(scale_updates=training["scale_updates"], optimizer=training["optimizer"])
+        store = Weights([trained_network(space())], seed=3)
+        assert update_scale(store, "dense2", scaled) == pytest.approx(math.sqrt(2 * UNITS / 1.5))
+        assert update_scale(store, "dense2/norm/gain", scaled) == 1.0
 
     def test_biases_were_clipped_and_scaled(self):
         """Gains and offsets move by the plain rate, and may leave [-1, 1]."""

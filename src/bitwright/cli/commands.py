@@ -434,6 +434,8 @@ def _train(
         console.print(
             f"best validation accuracy {fitted.validation_accuracy:.4f} in epoch {fitted.best_epoch}, {minutes}"
         )
+    for warning in training.experiment.final_space.warnings(training.architecture):
+        console.print(f"warning: {warning}")
     return fitted.finished
 
 

@@ -114,7 +114,7 @@ def export(arguments: Sequence[str]) -> None:
         console.print(f"no integer form: {source.reason}")
         lines = _onnx_weights.export(source.run.network, source.weights, given.out)
     else:
-        raise source.reason
+        raise ExportError(f"{source.reason}; as it is, it goes --to onnx, with packed weights and float32 activations")
     for line in lines:
         console.print(line)
     console.print(f"wrote {given.out}")

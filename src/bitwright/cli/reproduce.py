@@ -135,7 +135,7 @@ class Comparison:
         if self.epochs != self.preset_epochs:
             word = "shortened" if self.epochs < self.preset_epochs else "lengthened"
             found.append(
-                f"The schedule was {word}: {self.epochs:,} epochs in place of the preset's {self.preset_epochs:,};"
+                f"The schedule was {word}: {self.epochs:,} epoch{'' if self.epochs == 1 else 's'} in place of the preset's {self.preset_epochs:,};"
                 f" the published errors are those of {reproduction.epochs:,} epochs."
             )
         others = [key for key in self.changed if key != "training.epochs"]

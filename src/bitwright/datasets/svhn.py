@@ -62,9 +62,9 @@ def _read(path: Path) -> Images:
 
     try:
         content = loadmat(path, appendmat=False, variable_names=("X", "y"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # a damaged file can raise almost anything
+    except Exception as error:  # a damaged file can raise almost anything, such as an OSError that the system did not
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"cannot read {path}: {error.strerror}") from None
         raise DataError(f"{path} is truncated, corrupt or no MATLAB file ({_line(error)})") from None
     pixels, labels = content.get("X"), content.get("y")
     if not isinstance(pixels, np.ndarray) or not isinstance(labels, np.ndarray):

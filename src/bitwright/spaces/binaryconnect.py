@@ -5,6 +5,7 @@ Courbariaux et al. 2015, arXiv:1511.00363, and 2016, arXiv:1602.02830; Hubara et
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
@@ -72,10 +73,12 @@ class Binaryconnect(SearchSpace):
             raise ConfigError(f"binaryconnect: members is a power of two from 2 to {MOST_MEMBERS}, got {members}")
         if not 2 <= output_bits <= 16:
             raise ConfigError(f"binaryconnect: output_bits is 2 to 16, got {output_bits}")
-        if evaluated not in ("published", "real") and weights != "stoch":
+        if evaluated != "published" and weights != "stoch":
             raise ConfigError(f"evaluated: {evaluated} is of weights: stoch, not of {weights}")
-        if h != "glorot" and not float(h) > 0:
+        if h != "glorot" and not 0 < float(h) < math.inf:
             raise ConfigError(f"binaryconnect: h is positive or glorot, got {h}")
+        if not 0 < epsilon < math.inf:
+            raise ConfigError(f"binaryconnect: epsilon is positive, got {epsilon}")
         self.weights, self.evaluated, self.members, self.h = weights, evaluated, members, h
         self.classes = classes
         zero, deviation = (sum(each) / len(each) for each in (pixel_mean, pixel_std))
