@@ -134,8 +134,9 @@ class Comparison:
         found = [reproduction.remark] if reproduction.remark else []
         if self.epochs != self.preset_epochs:
             word = "shortened" if self.epochs < self.preset_epochs else "lengthened"
+            ours = "1 epoch" if self.epochs == 1 else f"{self.epochs:,} epochs"
             found.append(
-                f"The schedule was {word}: {self.epochs:,} epoch{'' if self.epochs == 1 else 's'} in place of the preset's {self.preset_epochs:,};"
+                f"The schedule was {word}: {ours} in place of the preset's {self.preset_epochs:,};"
                 f" the published errors are those of {reproduction.epochs:,} epochs."
             )
         others = [key for key in self.changed if key != "training.epochs"]
