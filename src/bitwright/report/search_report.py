@@ -193,10 +193,10 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     threads = torch.get_num_threads()
-    return f"{threads} thread{'s' * (threads > 1)} of {_processor()}, torch {torch.__version__}"
+    return f"{threads} thread{'s' * (threads > 1)} of {processor()}, torch {torch.__version__}"
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -1,0 +1,67 @@
+"""The search space of ProxylessNAS as block lists (Cai et al. 2019, arXiv:1812.00332): cells, and what each may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..errors import ConfigError
+from .inverted_residual import Block, BlockList
+
+
+@dataclass(frozen=True)
+class CellSpace:
+    """A network whose stem, first block and head are fixed, with searchable cells between them.
+
+    widths, cells, strides: of every stage: filters, how many cells, and the stride of the first of them.
+    kernels, expansions: of the inverted residual blocks that a cell may be. A cell that keeps the size of its input has
+    a shortcut, and may also be left out.
+    first: filters of the first block, which expands nothing. stem, head, resolution, classes: as of BlockList.
+    """
+
+    widths: tuple[int, ...] = (24, 40, 80, 96, 192, 320)
+    cells: tuple[int, ...] = (4, 4, 4, 4, 4, 1)
+    strides: tuple[int, ...] = (2, 2, 2, 1, 2, 1)
+    kernels: tuple[int, ...] = (3, 5, 7)
+    expansions: tuple[int, ...] = (3, 6)
+    stem: int = 32
+    first: int = 16
+    head: int = 1280
+    resolution: int = 224
+    classes: int = 1000
+
+    def __post_init__(self) -> None:
+        if not len(self.widths) == len(self.cells) == len(self.strides):
+            raise ConfigError("widths, cells and strides have one number for each stage")
+
+    @cached_property
+    def candidates(self) -> tuple[tuple[Block | None, ...], ...]:
+        """What every cell may be, by expansion and kernel; None, where it is allowed, leaves the cell out."""
+        found: list[tuple[Block | None, ...]] = []
+        channels = self.first
+        for width, count, stride in zip(self.widths, self.cells, self.strides, strict=True):
+            for cell in range(count):
+                step = stride if cell == 0 else 1
+                keeps = step == 1 and channels == width
+                blocks = [Block(k, e, width, step, shortcut=keeps) for e in self.expansions for k in self.kernels]
+                found.append((*blocks, None) if keeps else tuple(blocks))
+                channels = width
+        return tuple(found)
+
+    def block_list(self, choices: Sequence[int]) -> BlockList:
+        """The network with the candidate of that number in every cell."""
+        if len(choices) != len(self.candidates):
+            raise ConfigError(f"there are {len(self.candidates)} cells, got {len(choices)} choices")
+        for cell, (choice, options) in enumerate(zip(choices, self.candidates, strict=True)):
+            if not 0 <= choice < len(options):
+                raise ConfigError(f"cell {cell} has candidates 0 to {len(options) - 1}, got {choice}")
+        blocks = iter(options[choice] for choice, options in zip(choices, self.candidates, strict=True))
+        stages = tuple(tuple(next(blocks) for _ in range(count)) for count in self.cells)
+        first = (Block(3, 1, self.first),)
+        return BlockList(self.stem, (first, *stages), self.head, self.resolution, classes=self.classes)
+
+    def covering(self) -> Iterator[BlockList]:
+        """Networks that together hold every block: one for each pair of expansion and kernel."""
+        for choice in range(len(self.kernels) * len(self.expansions)):
+            yield self.block_list([choice] * len(self.candidates))
