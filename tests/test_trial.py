@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bitwright import Architecture, Archive, Measurement, Objective, Trial
 from bitwright.errors import BitwrightError, ConfigError, StorageError
-from bitwright.trial import pareto_front
+from bitwright.trial import Objectives, pareto_front
 
 
 def architectures(*firsts: int) -> list[Architecture]:
@@ -267,3 +267,30 @@ def test_an_archive_with_rows_that_are_no_trials_is_a_storage_error(tmp_path, co
         connection.execute(f"UPDATE trials SET {column} = '{{'")
     with pytest.raises(StorageError, match="archive"):
         Archive(tmp_path / "a.sqlite")
+
+
+# several objectives
+
+
+def test_objectives_are_figures_of_which_less_is_better() -> None:
+    measurement = Measurement(0.75, 8.0, {"bits": 5.0, "throughput": 3.0})
+    assert Objectives.of(["accuracy", "bits", "seconds"])(measurement) == (-0.75, 5.0, 8.0)
+    assert Objectives({"throughput": "max", "accuracy": "min"})(measurement) == (-3.0, 0.75)
+
+
+def test_objectives_without_sense_are_refused_in_one_line() -> None:
+    for make in (
+        lambda: Objectives.of([]),
+        lambda: Objectives({"bits": "least"}),  # type: ignore[dict-item]
+        lambda: Objectives.of(["macs"])(Measurement(0.5, costs={"bits": 1.0})),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            make()
+        assert is_one_line(raised.value)
+    assert "accuracy, bits, seconds" in str(raised.value)
+
+
+def test_the_excess_sums_the_parts_over_the_budgets() -> None:
+    objective = Objective({"bits": 10.0, "macs": 4.0})
+    assert objective.excess({"bits": 15.0, "macs": 5.0}) == 0.5 + 0.25
+    assert objective.excess({"bits": 10.0, "macs": 1.0}) == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy as np
 from .architecture import Architecture
 from .errors import ConfigError
 from .evaluators import Evaluator
+from .spaces import DecisionSpace
 from .strategies import Strategy
-from .trial import Archive, Trial
+from .trial import Archive, Measurement, Trial
 
 
 def search(
@@ -24,6 +26,8 @@ def search(
     seed: int = 0,
     archive: Archive | None = None,
     told: int = 0,
+    space: DecisionSpace | None = None,
+    until: Callable[[], bool] = lambda: False,
     tick: Callable[[], None] = lambda: None,
     after_batch: Callable[[Sequence[Trial]], None] = lambda trials: None,
     after_round: Callable[[int], None] = lambda number: None,
@@ -33,6 +37,10 @@ def search(
     batch: trials that are asked for, and told, together.
     round_trials: trials between two preparations of the evaluator; None makes the whole search one round.
     told: how many of the archive's trials the strategy knows already; it is told the others first.
+    space: says by its canonical form which architectures describe the same network. Where the evaluator is
+        deterministic, what the archive knows is not evaluated again: its trial has the known measurement, at the price
+        of 0 seconds. None evaluates whatever is asked for.
+    until: asked before every batch; True ends the search before it has all its trials.
     tick: called where strategy, evaluator and archive are in a state from which the search can go on.
     after_batch, after_round: called with what has just been told, and with the number of a round just finished.
 
@@ -46,12 +54,13 @@ def search(
     for start in range(told, len(known), batch):
         strategy.tell(known[start : start + batch])
     done = len(known)
-    while done < trials:
+    measured = _Measured(evaluator, space, archive)
+    while done < trials and not until():
         number, within = divmod(done, round_trials)
         if within == 0:
             evaluator.prepare(number, partial(_ask, strategy, [seed, 1, number]), tick)
         asked = strategy.ask(batch, np.random.default_rng([seed, 0, done]))
-        told_now = archive.record(asked, evaluator.evaluate(asked))
+        told_now = archive.record(asked, measured.evaluate(asked))
         strategy.tell(told_now)
         after_batch(told_now)
         done += batch
@@ -60,6 +69,30 @@ def search(
         else:
             tick()
     return archive
+
+
+class _Measured:
+    """An evaluator that knows again what was measured; the one place where duplicates are recognised."""
+
+    def __init__(self, evaluator: Evaluator, space: DecisionSpace | None, archive: Archive) -> None:
+        self.evaluator, self.space = evaluator, space if evaluator.deterministic else None
+        self.known: dict[Architecture, Measurement] = {}
+        if self.space is not None:
+            for trial in reversed(archive.of("search")):  # the first of the same network is the one that took time
+                self.known[self.space.canonical(trial.architecture)] = replace(trial.measurement, seconds=0.0)
+
+    def evaluate(self, architectures: Sequence[Architecture]) -> list[Measurement]:
+        if self.space is None:
+            return self.evaluator.evaluate(architectures)
+        forms = [self.space.canonical(architecture) for architecture in architectures]
+        new: dict[Architecture, int] = {}
+        for position, form in enumerate(forms):
+            if form not in self.known:
+                new.setdefault(form, position)
+        found = self.evaluator.evaluate([architectures[position] for position in new.values()]) if new else []
+        self.known |= {form: replace(each, seconds=0.0) for form, each in zip(new, found, strict=True)}
+        fresh = dict(zip(new.values(), found, strict=True))
+        return [fresh.get(position, self.known[form]) for position, form in enumerate(forms)]
 
 
 def _ask(strategy: Strategy, seed: list[int], count: int) -> list[Architecture]:

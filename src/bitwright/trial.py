@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from .architecture import Architecture
 from .errors import ConfigError, StorageError
@@ -61,6 +62,39 @@ class Objective:
     def is_met(self, costs: Mapping[str, float]) -> bool:
         """Whether every cost is within its budget."""
         return all(costs[name] <= budget for name, budget in self.budgets.items())
+
+    def excess(self, costs: Mapping[str, float]) -> float:
+        """The parts by which costs exceed their budgets, summed; 0 if every one is met."""
+        return sum(max(costs[name] / budget - 1, 0.0) for name, budget in self.budgets.items())
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """Several figures of a measurement at once, each to be as large ("max") or as small ("min") as may be.
+
+    directions: by name, which is accuracy, seconds, or one of the measurement's costs.
+    """
+
+    directions: Mapping[str, Literal["max", "min"]]
+
+    def __post_init__(self) -> None:
+        if not self.directions:
+            raise ConfigError("objectives are one or more, got none")
+        for name, direction in self.directions.items():
+            if direction not in ("max", "min"):
+                raise ConfigError(f"the objective {name} is max or min, got {direction!r}")
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Objectives:
+        """Accuracy as large, everything else as small as may be."""
+        return cls({name: "max" if name == "accuracy" else "min" for name in names})
+
+    def __call__(self, measurement: Measurement) -> tuple[float, ...]:
+        """The figures in their order, with the sign with which less is better; ConfigError if one was not measured."""
+        known = {**measurement.costs, "accuracy": measurement.accuracy, "seconds": measurement.seconds}
+        if missing := [name for name in self.directions if name not in known]:
+            raise ConfigError(f"the objective {missing[0]} was not measured, only {', '.join(sorted(known))}")
+        return tuple(-known[name] if way == "max" else known[name] for name, way in self.directions.items())
 
 
 class Archive:

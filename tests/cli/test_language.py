@@ -321,6 +321,7 @@ def test_what_wins_over_an_old_command_line(capsys: pytest.CaptureFixture[str]) 
     (["search", "--space", "enas_rnn", "--space.nodes", "0"], "nodes is at least 1"),
     (["search", "--space", "enas_rnn", "--model.hidden", "8"], "tied weights need embedding = hidden"),
     (["search", "--space", "enas_rnn", "--model.nodes", "8"], "no option --model.nodes"),
+    (["search", "--space", "nasbench201"], "nasbench201 has no networks to train"),
     (["search", "--init", "runs"], "--init is of searches for recurrent cells"),
     (["train", "--space", "enas_rnn"], "name a run directory, a cell with --cell dag.json"),
     (["train", "--space", "enas_rnn", "--cell", "no.json"], "no.json"),

@@ -36,7 +36,7 @@ def test_a_report_is_written_whole(invented: NasbenchReport, tmp_path: Path) -> 
     assert sum(group["modules"] for group in found["by_depth_and_width"]) == 91
     assert len(found["budgets"]) == 15  # three accuracies at two budgets
     assert set(found["regrets"]["curves"]) == {"random_search", "regularized_evolution"}
-    assert [len(c["test_mean"]) for c in found["regrets"]["curves"].values()] == [len(found["regrets"]["seconds"])] * 2
+    assert [len(c["test_mean"]) for c in found["regrets"]["curves"].values()] == [len(found["regrets"]["clock"])] * 2
     assert len(found["regrets"]["marks"]) == 5
 
 
@@ -54,7 +54,7 @@ def test_an_invented_table_is_called_synthetic_everywhere(invented: NasbenchRepo
         pictures.scatter_figure(invented),
         pictures.budgets_figure(invented),
         pictures.locality_figure(invented, invented.locality),
-        pictures.regrets_figure(invented, invented.regrets),
+        pictures.regrets_figure(invented.regrets, invented.title, synthetic=True),
     ):
         assert figure.get_suptitle().startswith("SYNTHETIC")
 
@@ -68,7 +68,7 @@ def test_the_numbers_of_the_report_are_those_of_the_analyses(invented: NasbenchR
     )
     assert invented.regrets is not None
     mark = invented.regrets.marks[-1]
-    assert f"| {mark.seconds:,.0f} | {100 * mark.means['random_search']:.3f} ± " in text
+    assert f"| {mark.time:,.0f} | {100 * mark.means['random_search']:.3f} ± " in text
 
 
 def test_what_a_table_with_gaps_cannot_say_is_left_out(shared: Path, tmp_path: Path) -> None:

@@ -20,10 +20,12 @@ COMMANDS = {
     "import": "turn a quantized ONNX or QONNX model into an integer graph",
     "verify": "compare results bit for bit wherever an integer network runs",
     "cost": "count what a network stores and computes, and score it",
+    "latency": "measure a table of latencies of blocks, predict a network's by it, and check that",
     "show": "draw and describe an architecture",
     "film": "the best cell of a search over time, as GIF or MP4",
     "data": "list, check or download data sets",
     "nasbench": "count, convert, query, export and analyze NAS-Bench-101",
+    "compare": "compare search strategies on the table of a benchmark",
     "reproduce": "train the networks of a published table and set the errors beside it",
 }
 MODULES = {
@@ -32,15 +34,18 @@ MODULES = {
     "import": "deploy",
     "verify": "deploy",
     "cost": "cost",
+    "latency": "latency",
     "quantize": "quantize",
     "nasbench": "nasbench",
+    "compare": "compare",
     "reproduce": "reproduce",
     "derive": "language",
     "film": "film",
 }
 FUNCTIONS = {"import": "import_model"}  # where the name of a command is none of Python's; MODULES: else commands.py
 GOES_ON = dict.fromkeys(("demo", "search", "train"), "the same command with --resume goes on") | {
-    "reproduce": "the same command goes on"
+    "reproduce": "the same command goes on",
+    "latency": "the same command goes on",
 }
 
 

@@ -17,6 +17,10 @@ Ask = Callable[[int], list[Architecture]]
 
 
 class Evaluator(ABC):
+    """deterministic: evaluating the same network again gives the same measurement, but for the seconds it takes."""
+
+    deterministic: bool = False
+
     @abstractmethod
     def evaluate(self, architectures: Sequence[Architecture]) -> list[Measurement]:
         """One measurement per architecture, in order."""

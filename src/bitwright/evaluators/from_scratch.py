@@ -22,6 +22,8 @@ LONGEST_STEM = 200  # characters
 
 
 class FromScratch(Evaluator):
+    deterministic = True  # a training is decided by its seed
+
     def __init__(
         self,
         space: SearchSpace,

@@ -11,7 +11,7 @@ from ..architecture import Architecture
 from ..costs import CostModel
 from ..errors import ConfigError
 from ..nasbench.tables import Table
-from ..spaces import SearchSpace
+from ..spaces import DecisionSpace, SearchSpace
 from ..trial import Measurement
 from . import Evaluator
 
@@ -19,7 +19,7 @@ from . import Evaluator
 class Tabular(Evaluator):
     def __init__(
         self,
-        space: SearchSpace,
+        space: DecisionSpace,
         table: Table,
         *,
         metric: str = "validation_accuracy",
@@ -32,11 +32,14 @@ class Tabular(Evaluator):
         """metric, epochs: what an accuracy is, and after how many epochs; None for the most that the table has.
         repeat: which of several runs: one of them, their mean, or one that is drawn anew for every evaluation.
         measured: metrics of the table that are costs, such as trainable_parameters.
-        costs: computed of every evaluated architecture's network.
+        costs: computed of every evaluated architecture's network, in a space of networks.
         """
         if not isinstance(repeat, int) and repeat not in ("mean", "random"):
             raise ConfigError(f"tabular: repeat is a number, mean or random, got {repeat!r}")
+        if costs and not isinstance(space, SearchSpace):
+            raise ConfigError(f"tabular: {space.name} has no networks to count costs of; `measured` takes those known")
         self.space, self.table, self.repeat, self.seed = space, table, repeat, seed
+        self.deterministic = repeat != "random"
         self.costs = dict(costs or {})
         self.evaluations = 0  # so far
         half = "halfway_" if metric.startswith("halfway_") else ""
@@ -64,7 +67,7 @@ class Tabular(Evaluator):
         run = 0 if self.repeat != "random" else int(np.random.default_rng([self.seed, self.evaluations]).choice(there))
         self.evaluations += 1
         costs = {name: float(values[row]) for name, values in self._measured.items()}
-        if self.costs:
+        if isinstance(self.space, SearchSpace) and self.costs:
             network = self.space.network(architecture).trunk
             costs |= {name: cost(network).total for name, cost in self.costs.items()}
         seconds = 0.0 if self._seconds is None else float(self._seconds[row, run])

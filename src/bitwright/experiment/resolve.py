@@ -17,6 +17,7 @@ import yaml
 from .. import catalogue
 from ..errors import ConfigError
 from ..spaces import SearchSpace
+from ..spaces.enas_rnn import EnasRnn
 from .common import Common
 from .images import Experiment
 from .language import LanguageExperiment
@@ -71,8 +72,13 @@ def opened(values: dict[str, Any]) -> Experiment | LanguageExperiment:
 
 
 def _kind(space: str) -> type[Experiment] | type[LanguageExperiment]:
-    """What experiments of that space are; ConfigError if there is no such space."""
-    return Experiment if issubclass(catalogue.find("spaces", space), SearchSpace) else LanguageExperiment
+    """What experiments of that space are; ConfigError if there is no such space, or nothing to train in it."""
+    found = catalogue.find("spaces", space)
+    if issubclass(found, SearchSpace):
+        return Experiment
+    if found is not EnasRnn:
+        raise ConfigError(f"{space} has no networks to train; `bitwright compare` searches the tables of its benchmark")
+    return LanguageExperiment
 
 
 def _without_empty(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

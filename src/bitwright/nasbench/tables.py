@@ -189,15 +189,15 @@ def ecnas(path: Path) -> StoredTable:
     return StoredTable("EC-NAS", hashes, columns)
 
 
-def nasbench201(path: Path, images: Literal["cifar10", "cifar100", "imagenet16-120"] = "cifar10") -> StoredTable:
+def nasbench201(path: Path, images: str = "cifar10") -> StoredTable:
     """NAS-Bench-201's CSV file: 15,625 cells, test accuracy after 200 epochs, both accuracies after 12 (mean of seeds).
 
     An architecture is the six digits of its edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2: 0 none, 1 skip_connect,
     2 nor_conv_1x1, 3 nor_conv_3x3, 4 avg_pool_3x3. Rows are the benchmark's own numbers.
     """
-    short = {"cifar10": "c10", "cifar100": "c100", "imagenet16-120": "in16"}
-    if images not in short:
-        raise ConfigError(f"NAS-Bench-201 has the images {', '.join(short)}, not {images!r}")
+    if images not in IMAGES_201:
+        raise ConfigError(f"NAS-Bench-201 has the images {', '.join(IMAGES_201)}, not {images!r}")
+    short, best = IMAGES_201[images]
     rows = _csv(path, ("index", "arch"))
     index = _numbers(path, rows, "index")[:, 0]
     if not np.array_equal(np.sort(index), np.arange(len(rows))):
@@ -210,10 +210,9 @@ def nasbench201(path: Path, images: Literal["cifar10", "cifar100", "imagenet16-1
         ("validation_accuracy", 12): "val_12",
     }
     columns: dict[tuple[str, int | None], Reals] = {
-        key: _numbers(path, rows, f"{short[images]}_{name}") / 100 for key, name in names.items()
+        key: _numbers(path, rows, f"{short}_{name}") / 100 for key, name in names.items()
     }
     _check_range(path, columns)
-    best = {"cifar10": 0.943733, "cifar100": 0.735133, "imagenet16-120": 0.473111}[images]
     _check_best(path, columns["test_accuracy", 200], best)
     return StoredTable(f"NAS-Bench-201 ({images})", architectures, columns)
 
@@ -244,6 +243,8 @@ def nasbench_macro(path: Path) -> StoredTable:
 
 
 EPOCHS_MACRO = 50
+# by images: the name of their columns, and the best test accuracy
+IMAGES_201 = {"cifar10": ("c10", 0.943733), "cifar100": ("c100", 0.735133), "imagenet16-120": ("in16", 0.473111)}
 _MACRO_FIXED = {PARAMETERS: "params", "flops": "flops"}
 LOADERS: Mapping[str, Callable[[Path], Table]] = {
     "nasbench101": nasbench101,

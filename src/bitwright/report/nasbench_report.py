@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,10 @@ from ..nasbench.analyses import (
     shapes,
 )
 from ..nasbench.config import AVAILABLE_OPS
-from ..nasbench.regret import POPULATION, TOURNAMENT, Regrets, regrets
+from ..nasbench.regret import POPULATION, TOURNAMENT, Regrets, module_task, regrets
 from ..nasbench.tables import Table
 from ..version import VERSION
+from .comparison import markdown_table, regrets_as_json, regrets_figure, regrets_lines
 from .figures import save_figure
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHORT = dict(zip(AVAILABLE_OPS, ("3x3", "1x1", "pool"), strict=True))
-NAMES = {"random_search": "random search", "regularized_evolution": "regularized evolution"}
 FEW = "Left out: the table lacks modules that it needs."
 
 
@@ -77,7 +77,7 @@ class NasbenchReport:
             "quantities": [asdict(each) for each in self.quantities],
             "budgets": [asdict(each) for each in self.budgets],
             "locality": None if self.locality is None else asdict(self.locality) | {"reach": self.locality.reach},
-            "regrets": None if self.regrets is None else _regrets_as_json(self.regrets),
+            "regrets": None if self.regrets is None else regrets_as_json(self.regrets),
         }
 
     def as_markdown(self) -> str:
@@ -102,6 +102,7 @@ def nasbench_report(
     """All analyses. epochs: None for the most that there are; searches, trainings: of `regrets`."""
     data = measured(table, epochs)
     by_depth, by_width, by_both = shapes(data)
+    task = module_task(table, data)
     return NasbenchReport(
         data=data,
         seed=seed,
@@ -112,19 +113,22 @@ def nasbench_report(
         quantities=quantities(data),
         budgets=budgets(table),
         locality=locality(data, seed=seed),
-        regrets=regrets(table, data, searches=searches, trainings=trainings, seed=seed, progress=progress),
+        regrets=None
+        if task is None
+        else regrets(task, searches=searches, trainings=trainings, seed=seed, progress=progress),
     )
 
 
 def write_report(report: NasbenchReport, folder: Path) -> list[Path]:
     """report.md, report.json, and a picture of each analysis that there is."""
+    searched = report.regrets
     figures = {
         "replacements": replacements_figure(report) if report.replacements else None,
         "shapes": shapes_figure(report),
         "scatter": scatter_figure(report),
         "budgets": budgets_figure(report) if report.budgets else None,
         "locality": None if report.locality is None else locality_figure(report, report.locality),
-        "regrets": None if report.regrets is None else regrets_figure(report, report.regrets),
+        "regrets": None if searched is None else regrets_figure(searched, report.title, report.data.synthetic),
     }
     write_json(folder / "report.json", report.as_json())
     write_text(folder / "report.md", report.as_markdown())
@@ -219,23 +223,6 @@ def locality_figure(report: NasbenchReport, found: Locality) -> Figure:
     return figure
 
 
-def regrets_figure(report: NasbenchReport, found: Regrets) -> Figure:
-    """Mean test regret over simulated time, and one standard deviation about it."""
-    figure = _figure(report, 6.5, 4)
-    axes = figure.add_subplot()
-    floor = min(float(curve.test.mean(0).min()) for curve in found.curves) / 4
-    for curve in found.curves:
-        mean, deviation = curve.test.mean(0), curve.test.std(0)
-        low = np.maximum(mean - deviation, floor)  # a logarithmic axis has no 0
-        axes.fill_between(found.seconds, low, mean + deviation, alpha=0.2, linewidth=0)
-        axes.plot(found.seconds, mean, label=NAMES.get(curve.strategy, curve.strategy))
-    axes.set(xscale="log", xlabel="simulated training time, s", ylabel="test regret")
-    if floor > 0:
-        axes.set_yscale("log")
-    axes.legend(title=f"{found.searches} searches each")
-    return figure
-
-
 def _figure(report: NasbenchReport, width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
@@ -263,9 +250,10 @@ def _replacements(report: NasbenchReport) -> list[str]:
          f"{100 * r.seconds:+.1f}")
         for r in report.replacements
     ]  # fmt: skip
+    headings = ("operation", "replaced by", "pairs", "accuracy, points", "deviation", "training time, %")
     return [
         *heading,
-        *_table(("operation", "replaced by", "pairs", "accuracy, points", "deviation", "training time, %"), rows),
+        *markdown_table(headings, rows),
         "",
         "A pair is a vertex of a module in its stored form; the time is the mean of the relative changes.",
     ]
@@ -281,7 +269,7 @@ def _shapes(report: NasbenchReport) -> list[str]:
             for g in groups
         ]  # fmt: skip
         headings = (name, "modules", "accuracy, %", "deviation", "time, s", "deviation", "parameters")
-        lines += [*_table(headings, rows), ""]
+        lines += [*markdown_table(headings, rows), ""]
     return [
         *lines,
         "Depth is the number of edges on the longest path from input to output, width that of the largest directed"
@@ -291,11 +279,11 @@ def _shapes(report: NasbenchReport) -> list[str]:
 
 def _correlations(report: NasbenchReport) -> list[str]:
     headings = ("", "", "modules", "Pearson", "Spearman", "Kendall")
-    lines = ["## Parameters, time and accuracy", "", *_table(headings, map(_correlation, report.quantities))]
+    lines = ["## Parameters, time and accuracy", "", *markdown_table(headings, map(_correlation, report.quantities))]
     lines += ["", "## Between budgets, and between validation and test", ""]
     if not report.budgets:
         return [*lines, FEW]
-    return [*lines, *_table(headings, map(_correlation, report.budgets))]
+    return [*lines, *markdown_table(headings, map(_correlation, report.budgets))]
 
 
 def _correlation(each: Correlation) -> tuple[str, ...]:
@@ -316,7 +304,7 @@ def _locality(report: NasbenchReport) -> list[str]:
         f"Correlation of the accuracies of two modules on {found.walks} random walks of {found.length} steps among the"
         f" modules of at most {found.vertices} vertices.",
         "",
-        *_table(headings, rows),
+        *markdown_table(headings, rows),
         "",
         f"Correlated beyond chance up to an edit distance of {found.reach}.",
     ]
@@ -333,46 +321,10 @@ def _regrets(report: NasbenchReport) -> list[str]:
     heading = ["## Searches", ""]
     if found is None:
         return [*heading, FEW]
-    names = [curve.strategy for curve in found.curves]
-    rows = [
-        (f"{m.seconds:,.0f}", *(f"{100 * m.means[n]:.3f} ± {100 * m.deviations[n]:.3f}" for n in names),
-         f"{m.p_value:.2g}")
-        for m in found.marks
-    ]  # fmt: skip
     return [
         *heading,
-        f"Test regret in points after a simulated time, mean and standard deviation of {found.searches} searches among"
-        f" the modules of at most {found.vertices} vertices, {found.trainings:g} mean trainings long. Regularized"
-        f" evolution has a population of {POPULATION} and tournaments of {TOURNAMENT}.",
+        f"Searches are among the modules of at most {report.data.complete} vertices, {found.trainings:g} mean trainings"
+        f" long. Regularized evolution has a population of {POPULATION} and tournaments of {TOURNAMENT}.",
         "",
-        *_table(("time, s", *(NAMES.get(n, n) for n in names), "p"), rows),
-        "",
-        f"p: one-sided Mann-Whitney test that {NAMES.get(names[-1], names[-1])} is no better, at that time alone.",
-    ]
-
-
-def _regrets_as_json(found: Regrets) -> dict[str, Any]:
-    return {
-        "vertices": found.vertices,
-        "searches": found.searches,
-        "trainings": found.trainings,
-        "seconds": found.seconds.tolist(),
-        "curves": {
-            curve.strategy: {
-                "test_mean": curve.test.mean(0).tolist(),
-                "test_deviation": curve.test.std(0).tolist(),
-                "validation_mean": curve.validation.mean(0).tolist(),
-                "validation_deviation": curve.validation.std(0).tolist(),
-            }
-            for curve in found.curves
-        },
-        "marks": [asdict(mark) for mark in found.marks],
-    }
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]] | map[tuple[str, ...]]) -> list[str]:
-    return [
-        f"| {' | '.join(headings)} |",
-        "|---" * len(headings) + "|",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        *regrets_lines(found),
     ]

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..architecture import Architecture, Decision
 from ..errors import InvalidArchitecture
@@ -38,6 +39,21 @@ class DecisionSpace(ABC):
     def warnings(self, architecture: Architecture) -> list[str]:
         """What a reader of the result should know about the architecture, such as a collapse to skips."""
         return []
+
+    def benchmark_name(self, architecture: Architecture) -> str:
+        """What a tabular benchmark of this space calls the architecture: the digits of its choices."""
+        return "".join(map(str, architecture.choices))
+
+    def encodings(self, architectures: Sequence[Architecture]) -> NDArray[np.float32]:
+        """What a predictor reads of each architecture, (N, features) from 0 to 1; here its canonical choices, one-hot.
+
+        Architectures of one canonical form have the same.
+        """
+        sizes = [len(decision.options) for decision in self.decisions]
+        choices = np.array([self.canonical(a).choices for a in architectures], np.int64).reshape(-1, len(sizes))
+        encoded = np.zeros((len(choices), sum(sizes)), np.float32)
+        np.put_along_axis(encoded, choices + np.cumsum([0, *sizes[:-1]], dtype=np.int64)[: len(sizes)], 1.0, axis=1)
+        return encoded
 
     def architecture(self, choices: Sequence[int]) -> Architecture:
         """The architecture of these choices; InvalidArchitecture names the first one that is out of place."""
@@ -111,7 +127,3 @@ class SearchSpace(DecisionSpace):
     @abstractmethod
     def covering(self) -> Iterator[Architecture]:
         """Architectures whose shared networks together touch every tensor of the supernet."""
-
-    def benchmark_name(self, architecture: Architecture) -> str:
-        """What a tabular benchmark of this space calls the architecture: the digits of its choices."""
-        return "".join(map(str, architecture.choices))

@@ -19,6 +19,7 @@ from ..architecture import Architecture, Decision
 from ..errors import ConfigError, InvalidArchitecture
 from ..nasbench import space as modules
 from ..nasbench.config import AVAILABLE_OPS, MAXPOOL3X3, MODULE_VERTICES
+from ..nasbench.encodings import path_encodings
 from ..nasbench.network import Skeleton, module_network
 from ..nasbench.parameters import vertex_channels
 from ..network import Network, Shape
@@ -101,6 +102,13 @@ class Nasbench101(SearchSpace):
     def benchmark_name(self, architecture: Architecture) -> str:
         """The module's hash."""
         return modules.space().hash_of(self.row(architecture))
+
+    def encodings(self, architectures: Sequence[Architecture]) -> NDArray[np.float32]:
+        """Of the stored form: choices, one-hot, and the paths from input to output (White et al. 2021, BANANAS)."""
+        rows = np.array([self.row(architecture) for architecture in architectures], np.int64)
+        known = modules.rows()
+        paths = path_encodings(known.matrices[rows].astype(np.int64), known.labels[rows])
+        return np.concatenate([super().encodings(architectures), paths], axis=1, dtype=np.float32)
 
     def module(self, architecture: Architecture) -> tuple[NDArray[np.int8], list[str]]:
         """Matrix and operations in the form in which the benchmark stores the module."""
