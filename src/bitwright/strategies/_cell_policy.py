@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..architecture import Decision
+from ._lstm import uniform
 from ._sample import Sample
 
 
@@ -35,20 +36,16 @@ class CellPolicy(nn.Module):
         self.hidden, self.bound, self.temperature = hidden, tanh_constant, temperature
         self.sizes = [len(decision.options) for decision in decisions]
         self.kinds = [decision.name.rpartition("_")[0] for decision in decisions]
-        generator = torch.Generator().manual_seed(seed)
-
-        def uniform(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.rand(shape, generator=generator).mul_(0.2).sub_(0.1))
-
-        self.input_weight, self.state_weight = uniform(4 * hidden, hidden), uniform(4 * hidden, hidden)
-        self.input_bias, self.state_bias = uniform(4 * hidden), uniform(4 * hidden)
+        weights = uniform(seed)
+        self.input_weight, self.state_weight = weights(4 * hidden, hidden), weights(4 * hidden, hidden)
+        self.input_bias, self.state_bias = weights(4 * hidden), weights(4 * hidden)
         pairs = list(zip(self.kinds, self.sizes, strict=True))
         self.embedding = nn.ParameterDict(
-            {kind: uniform(max(size for other, size in pairs if other == kind), hidden) for kind in dict(pairs)}
+            {kind: weights(max(size for other, size in pairs if other == kind), hidden) for kind in dict(pairs)}
         )
-        self.weights = nn.ParameterList([uniform(size, hidden) for size in self.sizes])
+        self.weights = nn.ParameterList([weights(size, hidden) for size in self.sizes])
         self.biases = nn.ParameterList([nn.Parameter(torch.zeros(size)) for size in self.sizes])
-        self.position_embedding = uniform(len(self.sizes), hidden) if position_embedding else None
+        self.position_embedding = weights(len(self.sizes), hidden) if position_embedding else None
 
     def forward(self, count: int, choices: Tensor | None = None, generator: torch.Generator | None = None) -> Sample:
         """`count` samples: drawn with `generator`, or the given choices, int64 (count, decisions)."""

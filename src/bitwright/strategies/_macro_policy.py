@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._lstm import Steps, attention, uniform
 from ._sample import Sample
 
 
@@ -44,32 +45,18 @@ class MacroPolicy(nn.Module):
         self.layers, self.hidden = layers, hidden
         self.skip_bound, self.op_bound, self.temperature = tanh_constant, tanh_constant / op_tanh_reduce, temperature
         self.skip_target, self.skip_weight = skip_target, skip_weight
-        generator = torch.Generator().manual_seed(seed)
-
-        def uniform(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.rand(shape, generator=generator).mul_(0.2).sub_(0.1))
-
-        self.input_weight, self.state_weight = uniform(4 * hidden, hidden), uniform(4 * hidden, hidden)
-        self.start = uniform(1, hidden)
-        self.op_embedding, self.op_weight = uniform(operations, hidden), uniform(operations, hidden)
-        self.attend_layer, self.attend_state = uniform(hidden, hidden), uniform(hidden, hidden)
-        self.attend = uniform(1, hidden) if attention == "additive" else None
-        self.position_embedding = uniform(2 * layers, hidden) if position_embedding else None
+        weights = uniform(seed)
+        self.input_weight, self.state_weight = weights(4 * hidden, hidden), weights(4 * hidden, hidden)
+        self.start = weights(1, hidden)
+        self.op_embedding, self.op_weight = weights(operations, hidden), weights(operations, hidden)
+        self.attend_layer, self.attend_state = weights(hidden, hidden), weights(hidden, hidden)
+        self.attend = weights(1, hidden) if attention == "additive" else None
+        self.position_embedding = weights(2 * layers, hidden) if position_embedding else None
 
     def forward(self, count: int, choices: Tensor | None = None, generator: torch.Generator | None = None) -> Sample:
         """`count` samples: drawn with `generator`, or the given choices, int64 (count, L (L + 1) / 2)."""
-        zeros = self.start.new_zeros(count, self.hidden)
-        state = zeros, zeros
+        step = Steps(count, self.input_weight, self.state_weight, self.position_embedding)
         start = x = self.start.expand(count, -1)
-        positions = None if self.position_embedding is None else iter(self.position_embedding)
-
-        def step(x: Tensor) -> Tensor:
-            nonlocal state
-            if positions is not None:
-                x = x + next(positions)
-            state = torch.lstm_cell(x, state, self.input_weight, self.state_weight)
-            return state[0]
-
         drawn: list[Tensor] = []
         log_probabilities: list[Tensor] = []
         entropies: list[Tensor] = []
@@ -110,11 +97,8 @@ class MacroPolicy(nn.Module):
 
     def _scores(self, anchor: Tensor, earlier: Tensor) -> Tensor:
         """q of a layer's bits, (count, layer); earlier: (count, layer, hidden)."""
-        known, query = F.linear(earlier, self.attend_layer), F.linear(anchor, self.attend_state)[:, None, :]
-        if self.attend is None:
-            scores = (known * query).sum(2)
-        else:
-            scores = F.linear(torch.tanh(known + query), self.attend)[:, :, 0]
+        known = F.linear(earlier, self.attend_layer)
+        scores = attention(known, F.linear(anchor, self.attend_state), self.attend)
         return self.skip_bound * torch.tanh(scores / self.temperature)
 
 

@@ -36,6 +36,7 @@ from ..spaces.enas_rnn import EnasRnn
 from ..trial import Objective, Trial
 from . import Strategy
 from ._cell_policy import CellPolicy
+from ._lstm import Steps, attention, uniform
 from ._macro_policy import MacroPolicy
 from ._sample import Sample
 
@@ -96,37 +97,24 @@ class Policy(nn.Module):
         super().__init__()
         self.nodes, self.hidden = nodes, hidden
         self.index_bound, self.op_bound, self.temperature = tanh_constant, tanh_constant / op_tanh_reduce, temperature
-        generator = torch.Generator().manual_seed(seed)
-
-        def uniform(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.rand(shape, generator=generator).mul_(0.2).sub_(0.1))
-
-        self.input_weight, self.state_weight = uniform(4 * hidden, hidden), uniform(4 * hidden, hidden)
-        self.start = uniform(1, hidden)
-        self.op_embedding = uniform(operations, hidden)
-        self.op_weight, self.op_bias = uniform(operations, hidden), nn.Parameter(torch.tensor(list(op_bias)))
-        self.attend_node, self.attend_state = uniform(hidden, hidden), uniform(hidden, hidden)
-        self.attend = uniform(1, hidden) if attention == "additive" else None
-        self.position_embedding = uniform(len(CELLS) * (2 + 5 * nodes), hidden) if position_embedding else None
+        weights = uniform(seed)
+        self.input_weight, self.state_weight = weights(4 * hidden, hidden), weights(4 * hidden, hidden)
+        self.start = weights(1, hidden)
+        self.op_embedding = weights(operations, hidden)
+        self.op_weight, self.op_bias = weights(operations, hidden), nn.Parameter(torch.tensor(list(op_bias)))
+        self.attend_node, self.attend_state = weights(hidden, hidden), weights(hidden, hidden)
+        self.attend = weights(1, hidden) if attention == "additive" else None
+        self.position_embedding = weights(len(CELLS) * (2 + 5 * nodes), hidden) if position_embedding else None
         self.fixed_bias: Tensor
         self.register_buffer("fixed_bias", torch.tensor(list(fixed_bias)), persistent=False)
 
     def forward(self, count: int, choices: Tensor | None = None, generator: torch.Generator | None = None) -> Sample:
         """`count` samples: drawn with `generator`, or the given choices (count, 8 B) with their probabilities."""
         zeros = self.start.new_zeros(count, self.hidden)
-        state = zeros, zeros
+        step = Steps(count, self.input_weight, self.state_weight, self.position_embedding)
         start = self.start.expand(count, -1)
         drawn: list[Tensor] = []
         logits: list[Tensor] = []
-
-        positions = None if self.position_embedding is None else iter(self.position_embedding)
-
-        def step(x: Tensor) -> Tensor:
-            nonlocal state
-            if positions is not None:
-                x = x + next(positions)
-            state = torch.lstm_cell(x, state, self.input_weight, self.state_weight)
-            return state[0]
 
         def choose(scores: Tensor, position: int) -> Tensor:
             if choices is not None:
@@ -150,11 +138,7 @@ class Policy(nn.Module):
                 x = start
                 known, remembered = torch.stack(keys, dim=1), torch.stack(anchors, dim=1)
                 for side in (0, 2):
-                    query = F.linear(step(x), self.attend_state)[:, None, :]
-                    if self.attend is None:
-                        scores = (known * query).sum(2)
-                    else:
-                        scores = F.linear(torch.tanh(known + query), self.attend)[:, :, 0]
+                    scores = attention(known, F.linear(step(x), self.attend_state), self.attend)
                     source = choose(self.index_bound * torch.tanh(scores / self.temperature), first + side)
                     x = remembered[every, source]
                 for side in (1, 3):
