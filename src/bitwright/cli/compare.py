@@ -6,14 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-
 from ..errors import ConfigError
 from ..nasbench import tables
 from ..nasbench.regret import SPACES, STRATEGIES, regrets, task
 from ..report.comparison import Comparison, write_comparison
-from .options import Parser, open_console
+from .options import Parser, bar, check_report, open_console
 
 KNOWN_SPACES = ("nasbench101", *SPACES)
 SHORT = {"imagenet16": "imagenet16-120"}
@@ -59,16 +56,10 @@ def compare(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--space is one of {', '.join(KNOWN_SPACES)}, got {given.space!r}")
     if given.dataset is not None and given.space != "nasbench201":
         raise ConfigError(f"--dataset is of nasbench201; {given.space} has only one")
-    if given.seed < 0:
-        raise ConfigError(f"a seed is at least 0, got {given.seed}")
-    if given.out.exists() and not given.out.is_dir():
-        raise ConfigError(f"--out is a folder, got the file {given.out}")
+    check_report(given.seed, given.out)
     found = task(given.space, _table(given.space, given.table, given.dataset), given.metric, given.epochs)
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        bar = progress.add_task("searches", total=None)
+    with bar() as progress:
+        searches = progress.add_task("searches", total=None)
         curves = regrets(
             found,
             searches=given.seeds,
@@ -76,7 +67,7 @@ def compare(arguments: Sequence[str]) -> None:
             seed=given.seed,
             strategies=[name for name in given.strategies.split(",") if name],
             distinct=not given.repeats,
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            progress=lambda done, total: progress.update(searches, completed=done, total=total),
         )
     comparison = Comparison(found, curves, given.seed, not given.repeats)
     written = write_comparison(comparison, given.out)

@@ -25,7 +25,7 @@ from ..networks.inverted_residual import LINEAR_FLOAT, BlockList, Options
 from ..networks.tree import TreeNet
 from ..run_directory import open_trained
 from ..workload.rows import workload
-from .options import Parser, open_console, use_threads
+from .options import Parser, open_console, run_action, use_threads
 
 ACTIONS = {
     "build": "measure every block of networks or of a space on this machine",
@@ -37,14 +37,7 @@ FLOAT = "float"
 
 
 def latency(arguments: Sequence[str]) -> None:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: bitwright latency ACTION [options]\n")
-        print("\n".join(f"  {name:<10}{text}" for name, text in ACTIONS.items()))
-        print("\n`bitwright latency ACTION --help` lists an action's options; see docs/latency.md.")
-        raise SystemExit(0)
-    if arguments[0] not in ACTIONS:
-        raise ConfigError(f"no action {arguments[0]!r}: {', '.join(ACTIONS)}")
-    {"build": _build, "predict": _predict, "check": _check}[arguments[0]](arguments[1:])
+    run_action("latency", ACTIONS, (_build, _predict, _check), arguments)
 
 
 def _parser(action: str) -> Parser:

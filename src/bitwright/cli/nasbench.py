@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, TransferSpeedColumn
 from rich.table import Table
 
 from ..errors import ConfigError
@@ -20,7 +20,7 @@ from ..nasbench.columns import POINTS, Dataset, is_columnar
 from ..nasbench.config import AVAILABLE_OPS, INPUT, OUTPUT
 from ..nasbench.drawing import as_dot
 from ..nasbench.space import counts, space
-from .options import Parser, open_console
+from .options import Parser, bar, open_console, run_action
 
 ACTIONS = {
     "count": "enumerate the space and count its modules by vertices and edges",
@@ -33,22 +33,7 @@ ACTIONS = {
 
 
 def nasbench(arguments: Sequence[str]) -> None:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: bitwright nasbench ACTION [options]\n")
-        print("\n".join(f"  {name:<10}{text}" for name, text in ACTIONS.items()))
-        print("\n`bitwright nasbench ACTION --help` lists an action's options; see docs/nasbench.md.")
-        raise SystemExit(0)
-    if arguments[0] not in ACTIONS:
-        raise ConfigError(f"no action {arguments[0]!r}: {', '.join(ACTIONS)}")
-    functions = {
-        "count": _count,
-        "query": _query,
-        "convert": _convert,
-        "export": _export,
-        "download": _download,
-        "analyze": _analyze,
-    }
-    functions[arguments[0]](arguments[1:])
+    run_action("nasbench", ACTIONS, (_count, _query, _convert, _export, _download, _analyze), arguments)
 
 
 def _analyze(arguments: Sequence[str]) -> None:
@@ -192,7 +177,7 @@ def _convert(arguments: Sequence[str]) -> None:
     given, _ = parser.read(arguments, "nasbench convert")
     from ..nasbench.convert import convert
 
-    with _progress() as progress:
+    with bar(DownloadColumn(), TransferSpeedColumn()) as progress:
         task = progress.add_task("read", total=given.source.stat().st_size)
         dataset = convert(
             given.source,
@@ -225,7 +210,7 @@ def _download(arguments: Sequence[str]) -> None:
     parser.add_argument("which", nargs="?", default="full", help=f"{' or '.join(FILES)} (default: full)")
     parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="its folder (default: data)")
     given, _ = parser.read(arguments, "nasbench download")
-    with _progress() as progress:
+    with bar(DownloadColumn(), TransferSpeedColumn()) as progress:
         task = progress.add_task("fetched", total=None)
         path = download(
             given.which,
@@ -235,13 +220,6 @@ def _download(arguments: Sequence[str]) -> None:
     console = open_console()
     console.print(f"{path} has the published SHA-256")
     console.print(f"next: bitwright nasbench convert {path} {path.with_suffix('.columns')}")
-
-
-def _progress() -> Progress:
-    """A bar on standard error where that is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _dataset(path: Path) -> Dataset:

@@ -6,13 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-
 from ..errors import ConfigError
 from ..nasbench import tables
 from ..report.nasbench_report import NasbenchReport, nasbench_report, write_report
-from .options import Parser, open_console
+from .options import Parser, bar, check_report, open_console
 
 KNOWN = ("nasbench_full.columns", "nasbench_only108.columns", "ecnas_5v9e_4epochs.csv")  # the best first
 
@@ -35,16 +32,10 @@ def analyze(arguments: Sequence[str]) -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given, _ = parser.read(arguments, "nasbench analyze")
-    if given.seed < 0:
-        raise ConfigError(f"a seed is at least 0, got {given.seed}")
-    if given.out.exists() and not given.out.is_dir():
-        raise ConfigError(f"--out is a folder, got the file {given.out}")
+    check_report(given.seed, given.out)
     path = _known(given.data) if given.file is None else given.file
     table = tables.load(given.table or ("ecnas" if path.suffix == ".csv" else "nasbench101"), path)
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+    with bar() as progress:
         task = progress.add_task("searches", total=None)
         report = nasbench_report(
             table,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from rich.console import Console
@@ -15,8 +16,11 @@ from ..errors import ConfigError
 from .flags import translate
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
     from ..experiment import Experiment, LanguageExperiment
 
+Action = Callable[[Sequence[str]], None]
 AnyExperiment = TypeVar("AnyExperiment", bound="Experiment | LanguageExperiment")
 
 
@@ -90,6 +94,35 @@ class Parser(argparse.ArgumentParser):
 
 def open_console() -> Console:
     return Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+
+
+def bar(*columns: ProgressColumn) -> Progress:
+    """A bar on standard error where that is a terminal, with these columns behind it."""
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    shown = (TextColumn("{task.description}"), BarColumn(), *columns)
+    return Progress(*shown, console=console, transient=True, disable=not console.is_terminal)
+
+
+def check_report(seed: int, out: Path) -> None:
+    """ConfigError where a report cannot be made with that seed, or not there."""
+    if seed < 0:
+        raise ConfigError(f"a seed is at least 0, got {seed}")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out is a folder, got the file {out}")
+
+
+def run_action(command: str, actions: Mapping[str, str], functions: Sequence[Action], arguments: Sequence[str]) -> None:
+    """Run one of a command's actions, which are told with a line each; the functions are in their order."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: bitwright {command} ACTION [options]\n")
+        print("\n".join(f"  {name:<10}{text}" for name, text in actions.items()))
+        print(f"\n`bitwright {command} ACTION --help` lists an action's options; see docs/{command}.md.")
+        raise SystemExit(0)
+    if arguments[0] not in actions:
+        raise ConfigError(f"no action {arguments[0]!r}: {', '.join(actions)}")
+    dict(zip(actions, functions, strict=True))[arguments[0]](arguments[1:])
 
 
 def layer_table(*figures: str, title: str | None = None) -> Table:

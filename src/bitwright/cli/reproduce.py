@@ -16,6 +16,7 @@ from ..errors import ConfigError, StorageError
 from ..experiment import read_yaml, resolve
 from ..files import write_json, write_text
 from ..network import Conv2d, DepthwiseConv2d, Linear, Network
+from ..report import markdown
 from ..report.evaluation import evaluate as evaluate_network
 from ..run_directory import TrainingRun, differing_options, read_json, require_same
 from .options import Parser, open_console, open_experiment
@@ -164,9 +165,7 @@ class Comparison:
             f"Test error in the epoch with the best validation accuracy: {EXPLANATION}. Published:"
             f" {REPRODUCTIONS[self.name].paper}.",
             "",
-            f"| {' | '.join(HEADINGS)} |",
-            f"|{'---|' * len(HEADINGS)}",
-            *(f"| {' | '.join(row.cells)} |" for row in self.rows),
+            *markdown.table(HEADINGS, (row.cells for row in self.rows)),
             "",
         ]
         return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from ..files import write_json, write_text
 from ..nasbench.regret import TOP, Mark, Regret, Regrets, Task
 from ..version import VERSION
 from .figures import save_figure
+from .markdown import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,7 +105,7 @@ def regrets_lines(found: Regrets) -> list[str]:
     lines = [
         f"Test regret in points, mean and standard deviation of {found.searches} searches by each strategy.",
         "",
-        *markdown_table([unit, *map(_plain, names)], rows),
+        *table([unit, *map(_plain, names)], rows),
     ]
     if len(names) > 1:
         first = _plain(names[0])
@@ -128,7 +128,7 @@ def _top_lines(found: Regrets) -> list[str]:
     return [
         f"Trainings until one of the best {100 * TOP:g} % by what a search sees:",
         "",
-        *markdown_table(("strategy", "found by", "median", "mean of those", "p"), rows),
+        *table(("strategy", "found by", "median", "mean of those", "p"), rows),
         "",
         "A search that found none counts as longer than any other. p: one-sided Mann-Whitney test that the strategy"
         f" needs no fewer than {_plain(found.curves[0].strategy)}.",
@@ -161,14 +161,6 @@ def regrets_as_json(found: Regrets) -> dict[str, Any]:
         "marks": [asdict(mark) for mark in found.marks],
         "top_p_values": found.top_p_values(),
     }
-
-
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [
-        f"| {' | '.join(headings)} |",
-        "|---" * len(headings) + "|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
 
 
 def _plain(name: str) -> str:

@@ -28,7 +28,8 @@ from ..nasbench.config import AVAILABLE_OPS
 from ..nasbench.regret import POPULATION, TOURNAMENT, Regrets, module_task, regrets
 from ..nasbench.tables import Table
 from ..version import VERSION
-from .comparison import markdown_table, regrets_as_json, regrets_figure, regrets_lines
+from . import markdown
+from .comparison import regrets_as_json, regrets_figure, regrets_lines
 from .figures import save_figure
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def _replacements(report: NasbenchReport) -> list[str]:
     headings = ("operation", "replaced by", "pairs", "accuracy, points", "deviation", "training time, %")
     return [
         *heading,
-        *markdown_table(headings, rows),
+        *markdown.table(headings, rows),
         "",
         "A pair is a vertex of a module in its stored form; the time is the mean of the relative changes.",
     ]
@@ -269,7 +270,7 @@ def _shapes(report: NasbenchReport) -> list[str]:
             for g in groups
         ]  # fmt: skip
         headings = (name, "modules", "accuracy, %", "deviation", "time, s", "deviation", "parameters")
-        lines += [*markdown_table(headings, rows), ""]
+        lines += [*markdown.table(headings, rows), ""]
     return [
         *lines,
         "Depth is the number of edges on the longest path from input to output, width that of the largest directed"
@@ -279,11 +280,11 @@ def _shapes(report: NasbenchReport) -> list[str]:
 
 def _correlations(report: NasbenchReport) -> list[str]:
     headings = ("", "", "modules", "Pearson", "Spearman", "Kendall")
-    lines = ["## Parameters, time and accuracy", "", *markdown_table(headings, map(_correlation, report.quantities))]
+    lines = ["## Parameters, time and accuracy", "", *markdown.table(headings, map(_correlation, report.quantities))]
     lines += ["", "## Between budgets, and between validation and test", ""]
     if not report.budgets:
         return [*lines, FEW]
-    return [*lines, *markdown_table(headings, map(_correlation, report.budgets))]
+    return [*lines, *markdown.table(headings, map(_correlation, report.budgets))]
 
 
 def _correlation(each: Correlation) -> tuple[str, ...]:
@@ -304,7 +305,7 @@ def _locality(report: NasbenchReport) -> list[str]:
         f"Correlation of the accuracies of two modules on {found.walks} random walks of {found.length} steps among the"
         f" modules of at most {found.vertices} vertices.",
         "",
-        *markdown_table(headings, rows),
+        *markdown.table(headings, rows),
         "",
         f"Correlated beyond chance up to an edit distance of {found.reach}.",
     ]
