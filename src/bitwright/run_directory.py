@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -291,17 +291,32 @@ def _spread(trials: Sequence[Trial], first: Trial | None, count: int) -> list[Tr
 
 def start_search(experiment: Experiment, path: Path, *, resume: bool, console: Console | None = None) -> SearchRun:
     """A search in a new directory, or with `resume` in the one where it was started."""
+    claim_search(path, experiment.values, experiment.check, resume=resume)
+    return SearchRun(experiment, path, console)
+
+
+def claim_search(path: Path, values: dict[str, Any], check: Callable[[], object], *, resume: bool) -> None:
+    """Take a new directory for a search with these options, once `check` finds nothing wrong with them.
+
+    resume: or the one where it was started. ConfigError: it holds a run, of other options, or anything else.
+    """
     config = path / "config.yaml"
     if config.exists():
         if not resume:
             raise ConfigError(f"{path} holds a run already; add --resume to go on with it, or choose another --out")
-        require_same(read_yaml(config), experiment.values, config)
+        require_same(read_yaml(config), values, config)
     elif path.exists() and any(path.iterdir()):
         raise ConfigError(f"{path} is not empty and holds no run; choose another --out")
     else:
-        experiment.check()
-        write_config(config, experiment.values)
-    return SearchRun(experiment, path, console)
+        check()
+        write_config(config, values)
+
+
+def check_resumed_training(path: Path, values: dict[str, Any], *, resume: bool) -> None:
+    """ConfigError unless the training in `path` may be gone on with, and has these options."""
+    if not resume:
+        raise ConfigError(f"{path} holds a training already; add --resume to go on with it, or choose another --out")
+    require_same(read_yaml(path / "config.yaml"), values, path / "config.yaml")
 
 
 @contextlib.contextmanager
@@ -425,12 +440,8 @@ class TrainingRun:
     def start(self, *, resume: bool) -> None:
         """Claim the directory, or with `resume` take it as it was left."""
         if (self.path / "network.json").exists():
-            if not resume:
-                raise ConfigError(
-                    f"{self.path} holds a training already; add --resume to go on with it, or choose another --out"
-                )
+            check_resumed_training(self.path, self.experiment.values, resume=resume)
             old = TrainingRun.open(self.path)
-            require_same(read_yaml(self.path / "config.yaml"), self.experiment.values, self.path / "config.yaml")
             if old.architecture != self.architecture:
                 raise ConfigError(f"{self.path} trains {old.architecture}, not {self.architecture}")
             if old.init != self.init:

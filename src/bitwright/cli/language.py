@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from ..errors import ConfigError
-from ..experiment import LanguageExperiment, opened, read_yaml, resolve
+from ..experiment import LanguageExperiment, kind_of, opened, read_yaml, resolve
 from ..recurrent.cell import RecurrentCell, published_name, read_dag
-from ..recurrent.drawing import draw_cell
-from ..recurrent.run import PICTURES, CellSearchRun, CellTraining, derive_again, perplexities
+from ..recurrent.drawing import draw_cell_in
+from ..recurrent.run import CellSearchRun, CellTraining, derive_again, perplexities
 from ..run_directory import latest_training
 from .options import Parser, open_console, prepared
 
@@ -129,10 +129,7 @@ def show(experiment: LanguageExperiment, cell: RecurrentCell, folder: Path) -> N
     _print_cell(console, cell)
     for warning in experiment.space.warnings(architecture):
         console.print(f"warning: {warning}")
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix in PICTURES:
-        path = folder / f"cell{suffix}"
-        draw_cell(cell, path, experiment.space.averaged(cell))
+    for path in draw_cell_in(folder, cell, experiment.space.averaged(cell)):
         console.print(f"wrote {path}")
 
 
@@ -143,7 +140,7 @@ def is_language(path: Path) -> bool:
     if config is None:
         return False
     space = read_yaml(config).get("space")
-    return isinstance(space, dict) and space.get("name") == "enas_rnn"
+    return isinstance(space, dict) and "name" in space and kind_of(space["name"]) is LanguageExperiment
 
 
 def with_nodes(arguments: Sequence[str], preset: str | None, cell: Path) -> list[str]:

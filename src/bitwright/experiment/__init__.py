@@ -14,7 +14,7 @@ A file may start from presets itself: `preset: mnist-quick`.
 
 from .images import Experiment, FinalOptions, SearchOptions
 from .language import LanguageExperiment
-from .resolve import component_names, experiment_parser, opened, presets, read_yaml, resolve
+from .resolve import component_names, experiment_parser, kind_of, opened, presets, read_yaml, resolve
 
 __all__ = [
     "Experiment",
@@ -23,6 +23,7 @@ __all__ = [
     "SearchOptions",
     "component_names",
     "experiment_parser",
+    "kind_of",
     "opened",
     "presets",
     "read_yaml",

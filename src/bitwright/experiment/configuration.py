@@ -15,7 +15,7 @@ from ..strategies import Strategy
 from ..trial import Objective
 
 
-class Common:
+class Configuration:
     """A resolved configuration."""
 
     COMPONENTS: ClassVar[dict[str, str]] = {"dataset": "datasets", "space": "spaces", "strategy": "strategies"}

@@ -17,7 +17,7 @@ from ..spaces import SearchSpace
 from ..strategies import Strategy
 from ..train.recipe import Recipe
 from ..trial import Objective
-from .common import Common, as_arguments
+from .configuration import Configuration, as_arguments
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class FinalOptions:
     auxiliary: bool | None = None
 
 
-class Experiment(Common):
+class Experiment(Configuration):
     """A resolved configuration, and the components it stands for."""
 
     OPTIONS: ClassVar[dict[str, type]] = {

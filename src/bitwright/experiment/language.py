@@ -16,10 +16,10 @@ from ..strategies import Strategy
 from ..text import Corpus
 from ..text.corpora import CORPORA, known_as, load_corpus
 from ..trial import Objective
-from .common import Common, as_arguments
+from .configuration import Configuration, as_arguments
 
 
-class LanguageExperiment(Common):
+class LanguageExperiment(Configuration):
     """A resolved configuration of a search for, or a training of, a recurrent cell."""
 
     OPTIONS: ClassVar[dict[str, type]] = {

@@ -18,7 +18,7 @@ from .. import catalogue
 from ..errors import ConfigError
 from ..spaces import SearchSpace
 from ..spaces.enas_rnn import EnasRnn
-from .common import Common
+from .configuration import Configuration
 from .images import Experiment
 from .language import LanguageExperiment
 
@@ -68,10 +68,10 @@ def component_names(arguments: Sequence[str], preset: str | None = None) -> dict
 
 def opened(values: dict[str, Any]) -> Experiment | LanguageExperiment:
     """The experiment of these options, as `resolve` returns them."""
-    return _kind(values["space"]["name"])(values)
+    return kind_of(values["space"]["name"])(values)
 
 
-def _kind(space: str) -> type[Experiment] | type[LanguageExperiment]:
+def kind_of(space: str) -> type[Experiment] | type[LanguageExperiment]:
     """What experiments of that space are; ConfigError if there is no such space, or nothing to train in it."""
     found = catalogue.find("spaces", space)
     if issubclass(found, SearchSpace):
@@ -95,7 +95,7 @@ def _without_empty(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str,
 
 def experiment_parser(names: dict[str, str]) -> jsonargparse.ArgumentParser:
     """Options of an experiment with these components, as views of their constructors' arguments."""
-    kind = _kind(names["space"])
+    kind = kind_of(names["space"])
     parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     parser.add_argument("--threads", type=int, default=0, help="of the processor; 0 takes all cores")
@@ -188,11 +188,11 @@ def _file_layers(content: dict[str, Any]) -> list[dict[str, Any]]:
     A section that is empty says nothing; one that is a word names its component. Bits may be written as numbers.
     """
     below = content.pop("preset", None)
-    for section in (*Common.COMPONENTS, *Experiment.OPTIONS, *LanguageExperiment.OPTIONS):
+    for section in (*Configuration.COMPONENTS, *Experiment.OPTIONS, *LanguageExperiment.OPTIONS):
         given = content.get(section, {})
         if given is None:
             content[section] = given = {}
-        elif isinstance(given, str) and section in Common.COMPONENTS:
+        elif isinstance(given, str) and section in Configuration.COMPONENTS:
             content[section] = given = {"name": given}
         elif not isinstance(given, dict):
             raise ConfigError(f"{section} should hold options, such as `{section}: {{option: value}}`; got {given!r}")
@@ -209,11 +209,11 @@ def _bits(value: Any) -> Any:
 
 
 def _names(layers: Sequence[dict[str, Any]], arguments: Sequence[str]) -> dict[str, str]:
-    kind = _kind(_name("space", Experiment, layers, arguments))
+    kind = kind_of(_name("space", Experiment, layers, arguments))
     return {section: _name(section, kind, layers, arguments) for section in kind.COMPONENTS}
 
 
-def _name(section: str, kind: type[Common], layers: Sequence[dict[str, Any]], arguments: Sequence[str]) -> str:
+def _name(section: str, kind: type[Configuration], layers: Sequence[dict[str, Any]], arguments: Sequence[str]) -> str:
     """Which component a section names."""
     name = kind.DEFAULTS[section]
     for layer in layers:

@@ -79,6 +79,15 @@ def draw_cell(cell: RecurrentCell, path: Path, averaged: Sequence[int] | None = 
     return save_figure(cell_figure(cell, averaged), path)
 
 
+def draw_cell_in(folder: Path, cell: RecurrentCell, averaged: Sequence[int] | None = None) -> list[Path]:
+    """cell.svg, cell.png and cell.dot in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"cell{suffix}" for suffix in (".svg", ".png", ".dot")]
+    for path in paths:
+        draw_cell(cell, path, averaged)
+    return paths
+
+
 def _labels(cell: RecurrentCell) -> dict[int, str]:
     """Of the inputs, the nodes, the mean and the output."""
     count = len(cell.nodes)

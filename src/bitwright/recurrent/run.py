@@ -24,26 +24,24 @@ from torch import Tensor
 
 from .. import files
 from ..errors import ConfigError, StorageError
-from ..experiment import LanguageExperiment, read_yaml
+from ..experiment import LanguageExperiment
 from ..journal import Journal
 from ..networks.checkpoints import read_tensors
-from ..run_directory import alone_in, read_json, require_same, write_config
+from ..run_directory import alone_in, check_resumed_training, claim_search, read_json, write_config
 from ..strategies import Strategy
 from ..train import checkpoint
 from ..trial import Archive
 from .cell import RecurrentCell, read_dag, write_dag
-from .drawing import draw_cell
+from .drawing import draw_cell_in
 from .model import LanguageModel
 from .perplexity import perplexity
-from .search import Derived, derive, load_search, search_cells
+from .search import Derived, derive, load_search, search_cells, write_derived
 from .step import calibration_words
 from .supernet import SharedLanguageModel
 from .training import FittedLanguageModel, fit_language_model
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-PICTURES = (".svg", ".png", ".dot")
 
 
 class CellSearchRun:
@@ -57,20 +55,12 @@ class CellSearchRun:
 
     def start(self, *, resume: bool) -> None:
         """Claim the directory, or with `resume` take it as it was left."""
-        config = self.path / "config.yaml"
-        if config.exists():
-            if not resume:
-                raise ConfigError(
-                    f"{self.path} holds a run already; add --resume to go on with it, or choose another --out"
-                )
-            require_same(read_yaml(config), self.experiment.values, config)
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise ConfigError(f"{self.path} is not empty and holds no run; choose another --out")
-        else:
-            self.experiment.check()
-            if self.init is not None:
-                adopt(self.opened(Journal())[0].model, tensors_of(self.init))
-            write_config(config, self.experiment.values)
+        claim_search(self.path, self.experiment.values, self._check, resume=resume)
+
+    def _check(self) -> None:
+        self.experiment.check()
+        if self.init is not None:
+            adopt(self.opened(Journal())[0].model, tensors_of(self.init))
 
     @property
     def checkpoint(self) -> Path:
@@ -114,12 +104,7 @@ class CellSearchRun:
 
     def draw(self, cell: RecurrentCell) -> list[Path]:
         """Pictures of the cell under report/."""
-        folder, space = self.path / "report", self.experiment.space
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"cell{suffix}" for suffix in PICTURES]
-        for path in paths:
-            draw_cell(cell, path, space.averaged(cell))
-        return paths
+        return draw_cell_in(self.path / "report", cell, self.experiment.space.averaged(cell))
 
 
 def derive_again(
@@ -140,10 +125,7 @@ def derive_again(
         rng = np.random.default_rng([experiment.seed, 5])
         best = derive(strategy, evaluator, count, rng, Archive())
     found = Derived(0, best, experiment.space.cell(best.architecture), 1 / best.measurement.accuracy)
-    write_dag(found.cell, out / "dag.json")
-    content = {"architecture": str(best.architecture), "choices": list(best.architecture.choices)}
-    provisional = {} if run.is_complete else {"provisional": True}
-    files.write_json(out / "best.json", content | {"validation_perplexity": found.perplexity} | provisional)
+    write_derived(found, out, provisional=not run.is_complete)
     return found
 
 
@@ -169,11 +151,7 @@ class CellTraining:
     def start(self, *, resume: bool) -> None:
         """Claim the directory, or with `resume` take it as it was left."""
         if (self.path / "network.json").exists():
-            if not resume:
-                raise ConfigError(
-                    f"{self.path} holds a training already; add --resume to go on with it, or choose another --out"
-                )
-            require_same(read_yaml(self.path / "config.yaml"), self.experiment.values, self.path / "config.yaml")
+            check_resumed_training(self.path, self.experiment.values, resume=resume)
             if read_dag(self.path / "dag.json") != self.cell:
                 raise ConfigError(f"{self.path} trains another cell")
             origin = read_json(self.path / "network.json").get("initialised_from")

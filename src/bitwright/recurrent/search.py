@@ -106,6 +106,15 @@ def derive(
     return max(trials, key=lambda trial: trial.measurement.accuracy)
 
 
+def write_derived(found: Derived, folder: Path, *, provisional: bool = False) -> None:
+    """dag.json and best.json. provisional: the search it comes from has not come to its end."""
+    write_dag(found.cell, folder / "dag.json")
+    architecture = found.trial.architecture
+    best: dict[str, Any] = {"architecture": str(architecture), "choices": list(architecture.choices)}
+    best |= {"validation_perplexity": found.perplexity} | ({"provisional": True} if provisional else {})
+    write_json(folder / "best.json", best)
+
+
 def load_search(strategy: Strategy, evaluator: SharedLanguageModel, path: Path) -> dict[str, Any]:
     """Give both the state in a checkpoint of `search_cells`; what else is in it is returned.
 
@@ -161,10 +170,7 @@ class _Search:
         )
         found = self._found(self.epochs, list(self.archive)[self.derived])
         if self.path is not None:
-            write_dag(found.cell, self.path / "dag.json")
-            trial = found.trial
-            best = {"architecture": str(trial.architecture), "choices": list(trial.architecture.choices)}
-            write_json(self.path / "best.json", best | {"validation_perplexity": found.perplexity})
+            write_derived(found, self.path)
         return found
 
     def _tick(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -72,15 +73,16 @@ def regularisation(outputs: Outputs, recipe: LanguageRecipe) -> Tensor:
     return total
 
 
-def window_ends(length: int, recipe: LanguageRecipe, seed: int, turn: int) -> list[int]:
+@lru_cache(maxsize=8)  # asked for at every step
+def window_ends(length: int, recipe: LanguageRecipe, seed: int, turn: int) -> tuple[int, ...]:
     """Where the windows of pass number `turn` over `length` time steps end; the last one ends at `length`."""
     if not recipe.random_bptt:
-        return [*range(recipe.bptt, length, recipe.bptt), length]
+        return *range(recipe.bptt, length, recipe.bptt), length
     rng, ends = np.random.default_rng(seed_of(seed, "windows", turn)), [0]
     while ends[-1] < length:
         typical = recipe.bptt / 2 if rng.random() < HALVED else recipe.bptt
         ends.append(min(length, ends[-1] + max(SHORTEST_WINDOW, int(rng.normal(typical, LENGTH_DEVIATION)))))
-    return ends[1:]
+    return tuple(ends[1:])
 
 
 def window_rate(rate: float, length: int, recipe: LanguageRecipe) -> float:
