@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import assert_never
 
@@ -47,7 +47,7 @@ from .network import (
     pads,
 )
 from .normalisation import Line, finest_factor, line
-from .quantizers import Fans, Quantized, Quantizer, Scale, quantize, saturate, straight_through
+from .quantizers import Fans, Option, Quantized, Quantizer, Scale, gated, in_units, saturate, straight_through
 
 EXACT_IN_FLOAT32 = 2**24  # integers below it are exact, and so is any sum whose partial sums stay below it
 FIRST_RANGE = 4.0  # of an activation whose range is measured, before it is: so many standard deviations
@@ -193,6 +193,19 @@ def tensor_names(network: Network) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Gates:
+    """The quantizers that weights or activations could have, of which a network has one (the active one).
+
+    values: (quantizers,), a leaf with requires_grad. Its gradient is that of y = sum_k values[k] y_k at 1 for the
+    active one and 0 for the others, whatever it holds; y_k are the real numbers that quantizer k makes of those that
+    y is made of, with the learned scales that the weights hold for the node.
+    """
+
+    quantizers: tuple[Quantizer, ...]
+    values: Tensor
+
+
+@dataclass(frozen=True)
 class Training:
     """What a training step does that evaluation does not.
 
@@ -200,12 +213,15 @@ class Training:
     drop_path: the run's drop-path rate, which every DropPath node scales by its own.
     momentum: the part of the running statistics that this batch replaces.
     synchronised: batch statistics are those of the batches of all ranks of torch.distributed together.
+    gates: by the key of the node of weights, or of the scale of activations. What has gates computes what it does
+        without, and its backward pass also adds to the gradients of their values, of a shared scale those of all nodes.
     """
 
     generator: torch.Generator | None = None
     drop_path: float = 0.0
     momentum: float = 0.1
     synchronised: bool = False
+    gates: Mapping[str, Gates] = field(default_factory=dict)
 
 
 def forward(
@@ -232,13 +248,16 @@ def forward(
 def run(
     network: Network,
     weights: Weights,
-    x: Tensor,
+    x: Tensor | Quantized,
     *,
     training: Training | None = None,
     dtype: torch.dtype = torch.float32,
     keep: bool = True,
 ) -> list[Quantized | None]:
-    """The value of every node; without `keep` only of the outputs (the others are None and their memory is free)."""
+    """The value of every node; without `keep` only of the outputs (the others are None and their memory is free).
+
+    x: uint8 images (N, C, H, W), or what its Input holds already, of a network that is a part of another.
+    """
     values: list[Quantized | None] = []
     learned: dict[str, Tensor] = {}  # activation scales: those that nodes share must be one tensor
     joined: dict[tuple[int, ...], Quantized] = {}  # the output of a cell, which the next two cells concatenate
@@ -268,7 +287,7 @@ def _run_node(
     position: int,
     weights: Weights,
     inputs: list[Quantized],
-    x: Tensor,
+    x: Tensor | Quantized,
     training: Training | None,
     dtype: torch.dtype,
     learned: dict[str, Tensor],
@@ -277,6 +296,8 @@ def _run_node(
     generator = None if training is None else training.generator
     match node.op:
         case Input(offset=offset, scale=scale) as op:
+            if isinstance(x, Quantized):
+                return x
             centred = x.float() - _channelwise(offset, x.dim(), x.device)
             if op.is_integer:
                 return Quantized(centred.to(dtype), scale[0])
@@ -311,18 +332,18 @@ def _run_node(
             return _batch_norm(node, weights, a.real if node.op.real else a.codes, training, learned)
         case Activation(quantizer=quantizer):
             (a,) = inputs
-            if quantizer.levels is None:
-                return Quantized(quantizer.codes(a.real), 1.0)
-            if training is None and network.ranges[node.inputs[0]] is not None and _scalar(a.scale):
+            if (
+                training is None
+                and quantizer.levels is not None
+                and network.ranges[node.inputs[0]] is not None
+                and _scalar(a.scale)
+            ):
                 deployed = deployed_scale(node, weights)
                 return Quantized(quantizer.codes(a.codes.float() * units_per_code(a.scale, deployed)), deployed)
-            step = _activation_scale(scale_key(node), weights, quantizer, a.real, training, learned)
-            if isinstance(step, float) and isinstance(a.scale, float):
-                units = a.codes if step == a.scale else a.codes * (a.scale / step)
-                return Quantized(
-                    straight_through(quantizer, units, training=generator is not None, generator=generator), step
-                )
-            return quantize(quantizer, a.real, step, training=generator is not None, generator=generator)
+            step = _known_scale(scale_key(node), weights, quantizer, a.codes.numel(), training, learned)
+            if step is None:
+                step = _measured_scale(scale_key(node), weights, quantizer, a, training)
+            return _activated(node, weights, quantizer, Quantized(a.codes, a.scale / step).real, step, training)
         case MaxPool2d(kernel=kernel, stride=stride):
             (a,) = inputs
             codes, padding = _padded(a.codes, kernel, stride, value=-torch.inf)
@@ -475,7 +496,9 @@ def deployed_scale(node: Node, weights: Weights) -> Scale:
     assert isinstance(node.op, BatchNorm | Activation)
     quantizer = node.op.activation if isinstance(node.op, BatchNorm) else node.op.quantizer
     with torch.no_grad():
-        return _activation_scale(scale_key(node), weights, quantizer, torch.empty(0), None, {})
+        scale = _known_scale(scale_key(node), weights, quantizer, 0, None, {})
+    assert scale is not None
+    return scale
 
 
 def _flat(scale: Scale) -> Scale:
@@ -499,9 +522,9 @@ def _batch_norm(
     if x.dtype == torch.float64 and narrow != torch.float64:  # accumulators that float32 does not hold
         gain, offset = gain.double(), offset.double()
         statistics = statistics and (statistics[0].double(), statistics[1].double())
-    fixed = None if quantizer.levels is None or quantizer.learns_scale else quantizer.scale(x.new_zeros(1), None)
-    if isinstance(fixed, float) and fixed != 1.0:  # the normalisation then gives code units at no cost
-        gain, offset = gain / fixed, offset / fixed
+    scale = _known_scale(scale_key(node), weights, quantizer, x.numel(), training, learned)
+    if scale is not None:  # the normalisation then gives code units at no cost
+        gain, offset = in_units(gain, _flat(scale)), in_units(offset, _flat(scale))
     if training is None and statistics is not None:
         normal = F.batch_norm(x, *statistics, gain, offset, False, 0.0, epsilon)
     elif training is not None and training.synchronised:
@@ -512,14 +535,10 @@ def _batch_norm(
         normal = F.batch_norm(x, mean, variance, gain, offset, True, momentum, epsilon)
     if normal.dtype == torch.float64:
         normal = normal.to(narrow)
-    generator = None if training is None else training.generator
-    if quantizer.levels is None:
-        return Quantized(quantizer.codes(normal), 1.0)
-    if isinstance(fixed, float):
-        codes = straight_through(quantizer, normal, training=generator is not None, generator=generator)
-        return Quantized(codes, fixed)
-    scale = _activation_scale(scale_key(node), weights, quantizer, normal, training, learned)
-    return quantize(quantizer, normal, scale, training=generator is not None, generator=generator)
+    if scale is None:
+        scale = _measured_scale(scale_key(node), weights, quantizer, Quantized(normal, 1.0), training)
+        normal = in_units(normal, scale)
+    return _activated(node, weights, quantizer, normal, scale, training)
 
 
 def weight_codes(network: Network, position: int, weights: Weights) -> Quantized:
@@ -533,17 +552,14 @@ def _weight(
     network: Network, position: int, weights: Weights, quantizer: Quantizer, training: Training | None
 ) -> Quantized:
     """Codes of a node's weights in float32, and their scale shaped to multiply the output."""
-    shapes = network.weights(position)
-    latent = _joined([weights[w.name] for w in shapes])
-    if quantizer.levels is None:
-        return Quantized(latent, 1.0)
-    scale: Scale
-    if quantizer.learns_scale:
-        scale = _learned(weights[f"{network.nodes[position].key}/log2_range"], latent.numel(), quantizer, training)
-    else:
-        scale = quantizer.scale(latent, shapes[0].fans)
-    generator = None if training is None else training.generator
-    codes, scale = quantize(quantizer, latent, scale, training=generator is not None, generator=generator)
+    key, shapes = network.nodes[position].key, network.weights(position)
+    latent, fans = _joined([weights[w.name] for w in shapes]), shapes[0].fans
+    scale = _weight_scale(key, weights, quantizer, latent, fans, training)
+    units = in_units(latent, scale)
+    codes = _rounded(quantizer, units, training)
+    if training is not None and (gates := training.gates.get(key)) is not None:
+        scales = [_weight_scale(key, weights, each, latent, fans, None) for each in gates.quantizers]
+        codes = _gated(key, gates, quantizer, codes, units, scale, scales)
     if not isinstance(scale, float) and scale.dim() > 1:
         scale = scale.reshape(1, -1, 1, 1) if latent.dim() == 4 else scale.reshape(1, -1)
     return Quantized(codes, scale)
@@ -565,28 +581,102 @@ def _scaled_weight(
     return Quantized(w.codes * (scale if scale.numel() == 1 else scale.reshape(-1, 1, 1, 1)), 1.0), 1.0
 
 
-def _activation_scale(
+def _weight_scale(
+    key: str, weights: Weights, quantizer: Quantizer, latent: Tensor, fans: Fans, training: Training | None
+) -> Scale:
+    if quantizer.learns_scale:
+        return _learned(weights[f"{key}/log2_range"], latent.numel(), quantizer, training)
+    return quantizer.scale(latent, fans)
+
+
+def _known_scale(
     key: str,
     weights: Weights,
     quantizer: Quantizer,
-    x: Tensor,
+    count: int,
     training: Training | None,
     learned: dict[str, Tensor],
-) -> Scale:
+) -> Scale | None:
+    """The scale of an activation of `count` numbers; None where it is measured on the batch."""
     if quantizer.learns_scale:
         if key not in learned:
             parameter = weights[f"{key}/log2_range"]
-            learned[key] = _learned(parameter, x.numel() // parameter.numel(), quantizer, training)
+            learned[key] = _learned(parameter, count // parameter.numel(), quantizer, training)
         return learned[key]
     fixed = quantizer.scale(torch.zeros(1), None)
     if isinstance(fixed, float):
         return fixed
-    running = weights.running_max(key)
-    if training is None:
-        return quantizer.scale(running, None)
+    return quantizer.scale(weights.running_max(key), None) if training is None else None
+
+
+def _measured_scale(key: str, weights: Weights, quantizer: Quantizer, a: Quantized, training: Training | None) -> Scale:
+    """The scale that suits the batch `a`, of which the running maximum learns."""
+    assert training is not None
+    largest, running = _largest(a), weights.running_max(key)
     with torch.no_grad():
-        running.lerp_(torch.linalg.vector_norm(x.detach(), float("inf")).float(), training.momentum)
-    return quantizer.scale(x, None)
+        running.lerp_(largest.to(running), training.momentum)
+    return quantizer.scale(largest, None)
+
+
+def _largest(a: Quantized) -> Tensor:
+    """The largest magnitude of real numbers."""
+    if not _scalar(a.scale):
+        a = Quantized(a.real, 1.0)
+    largest = Quantized(torch.linalg.vector_norm(a.codes.detach(), float("inf")), a.scale).real
+    return largest.reshape(()).detach()
+
+
+def _scales_of(key: str, weights: Weights, quantizers: Sequence[Quantizer], a: Quantized) -> list[Scale]:
+    """The scales that the batch `a` of activations would have with each quantizer; they are not trained."""
+    scales: list[Scale] = []
+    largest: Tensor | None = None
+    for quantizer in quantizers:
+        if quantizer.learns_scale:
+            scales.append(_learned(weights[f"{key}/log2_range"], a.codes.numel(), quantizer, None))
+            continue
+        scale = quantizer.scale(torch.zeros(1), None)
+        if not isinstance(scale, float):
+            largest = _largest(a) if largest is None else largest
+            scale = quantizer.scale(largest, None)
+        scales.append(scale)
+    return scales
+
+
+def _activated(
+    node: Node, weights: Weights, quantizer: Quantizer, units: Tensor, scale: Scale, training: Training | None
+) -> Quantized:
+    """What the quantizer of an activation makes of real numbers / scale."""
+    codes, key = _rounded(quantizer, units, training), scale_key(node)
+    if training is not None and (gates := training.gates.get(key)) is not None:
+        scales = _scales_of(key, weights, gates.quantizers, Quantized(units, scale))
+        codes = _gated(key, gates, quantizer, codes, units, scale, scales)
+    return Quantized(codes, scale)
+
+
+def _rounded(quantizer: Quantizer, units: Tensor, training: Training | None) -> Tensor:
+    """Codes of `units`; stochastic quantizers draw in a training step that has a generator."""
+    generator = None if training is None else training.generator
+    return straight_through(quantizer, units, training=generator is not None, generator=generator)
+
+
+def _gated(
+    key: str,
+    gates: Gates,
+    quantizer: Quantizer,
+    codes: Tensor,
+    units: Tensor,
+    scale: Scale,
+    scales: Sequence[Scale],
+) -> Tensor:
+    """The codes that `quantizer` made of `units`, so that the gates get gradients. scales: with each quantizer."""
+    if quantizer not in gates.quantizers:
+        raise InvalidNetwork(f"{key}: it has {quantizer}, for which there is no gate")
+    if any(each.stochastic for each in gates.quantizers):
+        raise InvalidNetwork(f"{key}: a quantizer that draws its codes has no gate")
+    active = gates.quantizers.index(quantizer)
+    options = [Option(*each) for each in zip(gates.quantizers, scales, strict=True)]
+    options[active] = Option(quantizer, scale if isinstance(scale, float) else scale.detach())
+    return gated(codes, units, options, active, gates.values)
 
 
 def _learned(parameter: Tensor, count: int, quantizer: Quantizer, training: Training | None) -> Tensor:

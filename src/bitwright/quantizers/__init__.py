@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -234,8 +235,75 @@ def quantize(
     generator: torch.Generator | None = None,
 ) -> Quantized:
     """Codes of the real numbers `x` at `scale`; differentiable in `x` and in a scale that is a tensor."""
-    units = x if isinstance(scale, float) and scale == 1.0 else x / scale
-    return Quantized(straight_through(quantizer, units, training=training, generator=generator), scale)
+    codes = straight_through(quantizer, in_units(x, scale), training=training, generator=generator)
+    return Quantized(codes, scale)
+
+
+def in_units(x: Tensor, scale: Scale) -> Tensor:
+    """The real numbers `x` in code units."""
+    return x if isinstance(scale, float) and scale == 1.0 else x / scale
+
+
+class Option(NamedTuple):
+    """A quantizer that a value could have, and the scale that the value would have with it (1 without levels)."""
+
+    quantizer: Quantizer
+    scale: Scale
+
+
+class _Gated(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, codes: Tensor, gates: Tensor, units: Tensor, options: Sequence[Option], active: int
+    ) -> Tensor:
+        ctx.options, ctx.active = options, active
+        ctx.save_for_backward(codes, units, gates)
+        return codes.view_as(codes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        codes, units, gates = ctx.saved_tensors
+        scale = ctx.options[ctx.active].scale
+        products = [
+            sum_of_products(gradient, codes) if k == ctx.active else _product_with(option, gradient, units, scale)
+            for k, option in enumerate(ctx.options)
+        ]
+        return gradient, torch.stack(products).to(gates), None, None, None
+
+
+def gated(codes: Tensor, units: Tensor, options: Sequence[Option], active: int, gates: Tensor) -> Tensor:
+    """The codes that the active option made of `units`, as y = sum_k gates[k] y_k at gates 1 for it and 0 for others.
+
+    y_k are the real numbers that option k makes of the same ones. The gradient of gates[k] is <dL/dy, y_k> (Cai et al.
+    2019, arXiv:1812.00332, equation 4), that of the codes is what it is without gates.
+
+    units: real numbers / the scale of the active option. gates: (options,); what they hold is not read.
+    """
+    summed: Tensor = _Gated.apply(codes, gates, units, options, active)  # type: ignore[no-untyped-call]
+    return summed
+
+
+def _product_with(option: Option, gradient: Tensor, units: Tensor, scale: Scale) -> Tensor:
+    """<gradient, y_k / scale>, where `units` and `gradient` are those of codes of that scale.
+
+    dL/dy is the gradient of the codes / scale, element by element.
+    """
+    ratio = scale / option.scale
+    real = option.quantizer.codes(units.to(torch.promote_types(units.dtype, torch.float32)) * ratio)
+    if isinstance(ratio, float):
+        return sum_of_products(gradient, real) / ratio
+    if ratio.numel() == 1:
+        return sum_of_products(gradient, real) / ratio.reshape(())
+    return sum_of_products(gradient, real.div_(ratio))
+
+
+def sum_of_products(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b> in float32 or wider, in the order of the memory of `a`: one pass over both."""
+    dtype = torch.promote_types(a.dtype, torch.float32)
+    if a.dim() == 4 and a.is_contiguous(memory_format=torch.channels_last):
+        a, b = a.movedim(1, -1), b.movedim(1, -1)
+    return torch.dot(a.reshape(-1).to(dtype), b.reshape(-1).to(dtype))
 
 
 @cache

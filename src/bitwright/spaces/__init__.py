@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,9 @@ from numpy.typing import NDArray
 from ..architecture import Architecture, Decision
 from ..errors import InvalidArchitecture
 from ..network import Network
+from ..quantizers import Quantizer
+
+MOST_DRAWS = 100  # of a change that is valid, before the neighbours are listed
 
 
 class DecisionSpace(ABC):
@@ -88,9 +93,8 @@ class DecisionSpace(ABC):
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Uniform over the valid choices, by rejection."""
-        sizes = [len(d.options) for d in self.decisions]
         while True:
-            choices = tuple(int(c) for c in rng.integers(sizes))
+            choices = tuple(rng.integers(self._sizes).tolist())
             if self.is_valid(choices):
                 return Architecture(self.name, choices)
 
@@ -104,9 +108,26 @@ class DecisionSpace(ABC):
                         yield Architecture(self.name, choices)
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """A uniformly drawn neighbour."""
-        candidates = list(self.neighbours(architecture))
+        """A uniformly drawn neighbour; InvalidArchitecture if there is none."""
+        choices, changes = architecture.choices, self._changes
+        for _ in range(MOST_DRAWS if changes else 0):  # mostly the first is valid, and the neighbours need no list
+            position, option = changes[int(rng.random() * len(changes))]
+            option += option >= choices[position]
+            changed = (*choices[:position], option, *choices[position + 1 :])
+            if self.is_valid(changed):
+                return Architecture(self.name, changed)
+        if not (candidates := list(self.neighbours(architecture))):
+            raise InvalidArchitecture(f"{architecture} has no neighbour: no choice can change alone")
         return candidates[int(rng.integers(len(candidates)))]
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        return np.array([len(decision.options) for decision in self.decisions], np.int64)
+
+    @cached_property
+    def _changes(self) -> list[tuple[int, int]]:
+        """Every position, as often as it has options besides the chosen one, with the number of each among these."""
+        return [(i, k) for i, decision in enumerate(self.decisions) for k in range(len(decision.options) - 1)]
 
 
 class SearchSpace(DecisionSpace):
@@ -127,3 +148,48 @@ class SearchSpace(DecisionSpace):
     @abstractmethod
     def covering(self) -> Iterator[Architecture]:
         """Architectures whose shared networks together touch every tensor of the supernet."""
+
+
+@dataclass(frozen=True)
+class PathChoice:
+    """A decision about which nodes lie between two places of the network.
+
+    decision: its number. output: the key of the last node of the chosen segment, "" where nothing was chosen.
+    segments: for every option the nodes from one place to the other, behind an Input of the shape of what they read;
+        None for an option that puts out zeros.
+    """
+
+    decision: int
+    output: str
+    segments: tuple[Network | None, ...]
+
+
+@dataclass(frozen=True)
+class QuantizerChoice:
+    """A decision about quantizers, one for every option, by the key of the node of the weights that they round, or by
+    the key of the scale of the activations."""
+
+    decision: int
+    quantizers: Mapping[str, tuple[Quantizer, ...]]
+
+
+@dataclass(frozen=True)
+class CostPart:
+    """Nodes whose cost depends on these decisions alone: all those whose key starts with `prefix` (of several such
+    parts, the one with the longest prefix). decisions: their numbers, in rising order.
+    """
+
+    prefix: str
+    decisions: tuple[int, ...]
+
+
+class RelaxedSpace(SearchSpace):
+    """A space that can be searched by the gradient of gates (Cai et al. 2019, ProxylessNAS, arXiv:1812.00332)."""
+
+    @abstractmethod
+    def gated(self, architecture: Architecture) -> Sequence[PathChoice | QuantizerChoice]:
+        """Where each decision takes effect in `shared_network(architecture)`, and what the other options put there."""
+
+    @abstractmethod
+    def cost_parts(self) -> Sequence[CostPart]:
+        """Parts that hold all nodes whose cost depends on a decision; what is in none costs the same everywhere."""
