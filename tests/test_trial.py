@@ -7,12 +7,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bitwright import Architecture, Archive, Measurement, Objective, Trial
 from bitwright.errors import BitwrightError, ConfigError, StorageError
-from bitwright.trial import Objectives, pareto_front
+from bitwright.trial import Objectives
 
 
 def architectures(*firsts: int) -> list[Architecture]:
@@ -179,30 +177,6 @@ def test_a_table_that_is_gone_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         archive.truncate(1)
     assert len(archive) == 2
-
-
-# the Pareto front
-
-
-FEW = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
-
-
-@given(st.lists(st.tuples(FEW, FEW), max_size=12))
-def test_the_front_is_what_no_other_point_dominates(points: list[tuple[float, float]]) -> None:
-    trials = [Trial(i, Architecture("s", (i,)), Measurement(a, 0.0, {"c": c})) for i, (a, c) in enumerate(points)]
-
-    def is_dominated(accuracy: float, cost: float) -> bool:
-        return any((a >= accuracy and c <= cost) and (a, c) != (accuracy, cost) for a, c in points)
-
-    front = pareto_front(trials, "c")
-    found = [(t.measurement.accuracy, t.measurement.costs["c"]) for t in front]
-    assert sorted(found) == sorted({point for point in points if not is_dominated(*point)})
-    assert found == sorted(found, key=lambda point: point[1])  # cheapest first
-    assert all(t.index == points.index(point) for t, point in zip(front, found, strict=True))  # the first of equals
-
-
-def test_the_front_of_nothing_is_empty() -> None:
-    assert pareto_front([], "c") == []
 
 
 # the objective

@@ -195,12 +195,3 @@ class Archive:
     @property
     def seconds(self) -> float:
         return sum(t.measurement.seconds for t in self._trials)
-
-
-def pareto_front(trials: Iterable[Trial], cost: str) -> list[Trial]:
-    """Trials that no other trial beats in accuracy or `cost` without being worse in the other, cheapest first."""
-    front: list[Trial] = []
-    for trial in sorted(trials, key=lambda t: (t.measurement.costs[cost], -t.measurement.accuracy)):
-        if not front or trial.measurement.accuracy > front[-1].measurement.accuracy:
-            front.append(trial)
-    return front
