@@ -195,6 +195,14 @@ def test_guided_search_beats_random_search_on_a_whole_table(cells: tables.Stored
     assert found.top_p_values()["predictor_guided"] < 0.01
 
 
+def test_p_values_are_corrected_as_holm_did() -> None:
+    """R 4.3: p.adjust(c(0.02, 0.01, 0.03, 0.04, 0.05), "holm")."""
+    given = dict(zip("bacde", (0.02, 0.01, 0.03, 0.04, 0.05), strict=True))
+    assert regret.holm(given) == pytest.approx({"b": 0.08, "a": 0.05, "c": 0.09, "d": 0.09, "e": 0.09})
+    assert list(regret.holm(given)) == list(given)
+    assert regret.holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+
+
 def test_what_is_no_task_is_refused(cells: tables.StoredTable) -> None:
     task = regret.task("nasbench201", cells)
     with pytest.raises(ConfigError, match="no strategy 'hope' to compare: random_search"):

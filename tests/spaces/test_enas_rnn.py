@@ -171,7 +171,8 @@ def test_every_strategy_searches_it(name: str, variant: str) -> None:
     space = EnasRnn(4, variant=variant)  # type: ignore[arg-type]
     assert not isinstance(space, SearchSpace)
     factory = catalogue.find("strategies", name)
-    strategy = factory(space, **({"seed": 0} if "seed" in inspect.signature(factory).parameters else {}))
+    known = {"seed": 0, "cost": "seconds"}
+    strategy = factory(space, **{key: known[key] for key in known.keys() & inspect.signature(factory).parameters})
     for _ in range(2):
         asked = strategy.ask(3, np.random.default_rng(0))
         assert all(space.architecture(a.choices) == a for a in asked)

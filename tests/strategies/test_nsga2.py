@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 
 from bitwright import Architecture, Measurement, Objective, Trial
 from bitwright.errors import ConfigError
@@ -68,6 +72,39 @@ def test_a_child_takes_its_choices_from_two_parents() -> None:
     children = strategy.ask(40, np.random.default_rng(0))
     assert {choice for child in children for choice in child.choices} == {0, 2}
     assert len({SPACE.canonical(child) for child in (*children, zeros, twos)}) == 42
+
+
+def test_a_parent_is_the_better_one_of_two() -> None:
+    """Of n parents the k-th best wins 2 (n - k) + 1 of n ** 2 tournaments."""
+    strategy = Nsga2(SPACE, population=4, mutation=1e-12, crossover=0.0)
+    parents = [SPACE.parse(" ".join(str(i % 3) for i in [k, k, k, k // 3, 0, 0, 0, 0])) for k in range(4)]
+    strategy.tell([Trial(k, each, Measurement(0.9 - k / 10)) for k, each in enumerate(parents)])
+    drawn = Counter(strategy._children(np.random.default_rng(0), 8000))
+    expected = [(2 * (4 - k) - 1) / 16 * 8000 for k in range(4)]
+    assert chisquare([drawn[each] for each in parents], expected).pvalue > 0.001
+
+
+def test_every_choice_is_mutated_alike() -> None:
+    strategy = Nsga2(SPACE, population=2, mutation=0.3, crossover=0.0)
+    strategy.tell([Trial(i, SPACE.parse("1 1 1 1 1 1 1 1"), Measurement(0.5)) for i in range(2)])
+    drawn = np.array([each.choices for each in strategy._children(np.random.default_rng(1), 6000)])
+    for position in drawn.T:  # a choice is drawn anew from all three
+        counts = np.bincount(position, minlength=3)
+        assert chisquare(counts, np.array([0.1, 0.8, 0.1]) * 6000).pvalue > 1e-4
+
+
+def test_children_are_valid_where_half_of_what_is_mixed_is_not() -> None:
+    class Even(NasbenchMacro):
+        """Sums of choices are even."""
+
+        def is_valid(self, choices: Sequence[int]) -> bool:
+            return sum(choices) % 2 == 0
+
+    space = Even()
+    strategy = Nsga2(space, population=2)
+    strategy.tell([Trial(i, space.parse(text), Measurement(0.5)) for i, text in enumerate(("0 " * 8, "2 " * 8))])
+    children = strategy.ask(100, np.random.default_rng(0))
+    assert all(sum(child.choices) % 2 == 0 for child in children)
 
 
 def test_the_front_of_two_objectives_is_found_where_random_search_finds_little_of_it() -> None:

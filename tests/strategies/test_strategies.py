@@ -31,7 +31,8 @@ each_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys()
 
 def made(name: str, space: SearchSpace, seed: int = 0, objective: Objective | None = None) -> Strategy:
     factory = catalogue.find("strategies", name)
-    options = {"seed": seed} if "seed" in inspect.signature(factory).parameters else {}
+    known = {"seed": seed, "cost": "seconds"}
+    options = {name: value for name, value in known.items() if name in inspect.signature(factory).parameters}
     strategy: Strategy = factory(space, objective or Objective(), **options)
     return strategy
 

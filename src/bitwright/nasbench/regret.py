@@ -53,10 +53,11 @@ class Contestant:
 
 
 def _controller(space: DecisionSpace) -> Strategy:
-    """A distribution over the options of each decision, with a learning rate for hundreds of trials."""
+    """A distribution over the options of each decision, with a learning rate for hundreds of trials, and an entropy
+    bonus that does not fade: a policy that has settled asks for what is known."""
     from ..strategies.controller import Controller  # needs PyTorch
 
-    return Controller(space, learning_rate=0.1, entropy_bonus=0.02)
+    return Controller(space, learning_rate=0.1, entropy_bonus=0.5, entropy_decay=1.0)
 
 
 STRATEGIES: Mapping[str, Contestant] = {
@@ -160,7 +161,8 @@ class Regret:
 class Mark:
     """The regrets of all searches at one moment of the clock, by strategy.
 
-    p_values: of every strategy but the first: one-sided Mann-Whitney test that it is no better than the first.
+    p_values: of every strategy but the first: one-sided Mann-Whitney test that it is no better than the first, with
+        Holm's correction over these strategies.
     """
 
     time: float
@@ -188,28 +190,39 @@ class Regrets:
         """What had been found by then, at the last point of the clock before it."""
         point = max(int(np.searchsorted(self.clock, time, side="right")) - 1, 0)
         at = {curve.strategy: curve.judged[:, point] for curve in self.curves}
-        first = self.curves[0].strategy
         return Mark(
             time,
             {name: float(found.mean()) for name, found in at.items()},
             {name: float(found.std()) for name, found in at.items()},
-            {name: _p_value(found, at[first]) for name, found in at.items() if name != first},
+            _p_values(at),
         )
 
     def top_p_values(self) -> dict[str, float]:
-        """By strategy: one-sided Mann-Whitney test that it needs no fewer trainings to the top than the first one.
+        """By strategy: one-sided Mann-Whitney test that it needs no fewer trainings to the top than the first one, with
+        Holm's correction over the strategies.
 
         Who did not find it needs more than any other.
         """
-        needed = {curve.strategy: np.nan_to_num(curve.top, nan=np.inf) for curve in self.curves}
-        first = self.curves[0].strategy
-        return {name: _p_value(taken, needed[first]) for name, taken in needed.items() if name != first}
+        return _p_values({curve.strategy: np.nan_to_num(curve.top, nan=np.inf) for curve in self.curves})
 
 
-def _p_value(values: Reals, reference: Reals) -> float:
+def _p_values(values: Mapping[str, Reals]) -> dict[str, float]:
+    """Of all but the first: one-sided Mann-Whitney test that its values are no smaller than those of the first."""
     from scipy.stats import mannwhitneyu
 
-    return float(mannwhitneyu(values, reference, alternative="less").pvalue)
+    (_, reference), *others = values.items()
+    found = {name: float(mannwhitneyu(each, reference, alternative="less").pvalue) for name, each in others}
+    return holm(found)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Corrected for being as many (Holm 1979): the k-th smallest of n times n + 1 - k, at least the smaller ones."""
+    corrected: dict[str, float] = {}
+    largest = 0.0
+    for k, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        largest = max(largest, min((len(p_values) - k) * p_values[name], 1.0))
+        corrected[name] = largest
+    return {name: corrected[name] for name in p_values}
 
 
 def regrets(
@@ -282,7 +295,7 @@ def _search(task: Task, contestant: Contestant, trainings: float, time: float, s
     return search(
         contestant.make(task.space),
         evaluator,
-        trials=math.ceil(PROPOSALS * trainings) * contestant.batch,
+        trials=math.ceil(PROPOSALS * trainings / contestant.batch) * contestant.batch,
         batch=contestant.batch,
         seed=seed,
         space=task.space if distinct else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,8 +109,8 @@ def regrets_lines(found: Regrets) -> list[str]:
         *table([unit, *map(_plain, names)], rows),
     ]
     if len(names) > 1:
-        first = _plain(names[0])
-        lines += ["", f"p: one-sided Mann-Whitney test that it is no better than {first}, at that time alone."]
+        null = f"it is no better than {_plain(names[0])}, at that time alone"
+        lines += ["", f"p: one-sided Mann-Whitney test that {null}{_holm(names)}."]
     return lines
 
 
@@ -121,6 +122,7 @@ def _regret(mark: Mark, name: str) -> str:
 def _top_lines(found: Regrets) -> list[str]:
     """Trainings until the best part of the table."""
     p_values = found.top_p_values()
+    names = [curve.strategy for curve in found.curves]
     rows = []
     for curve in found.curves:
         p_value = p_values.get(curve.strategy)
@@ -131,8 +133,12 @@ def _top_lines(found: Regrets) -> list[str]:
         *table(("strategy", "found by", "median", "mean of those", "p"), rows),
         "",
         "A search that found none counts as longer than any other. p: one-sided Mann-Whitney test that the strategy"
-        f" needs no fewer than {_plain(found.curves[0].strategy)}.",
+        f" needs no fewer than {_plain(names[0])}{_holm(names)}.",
     ]
+
+
+def _holm(names: Sequence[str]) -> str:
+    return f", with Holm's correction for {len(names) - 1} of them" if len(names) > 2 else ""
 
 
 def _top(curve: Regret) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ that of the form in which the benchmark stores the module.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,8 @@ from ..nasbench.network import Skeleton, module_network
 from ..nasbench.parameters import vertex_channels
 from ..network import Network, Shape
 from . import SearchSpace
+
+REMEMBERED = 1 << 16  # modules, in both directions: searches meet the same ones again and again
 
 
 class Nasbench101(SearchSpace):
@@ -61,7 +63,7 @@ class Nasbench101(SearchSpace):
         if len(image) != 3:
             raise ConfigError(f"nasbench101 takes images (channels, height, width), got {image}")
         self.vertices, self.sampling = vertices, sampling
-        self.pairs = [(source, target) for target in range(1, vertices) for source in range(target)]
+        self.pairs = _pairs(vertices)
         self.skeleton = Skeleton(
             (image[0], image[1], image[2]), classes, pixel_mean, pixel_std, stem_filters, stacks, modules,
             weight_precision=weight_precision, activation_precision=activation_precision, end_precision=end_precision,
@@ -74,27 +76,20 @@ class Nasbench101(SearchSpace):
 
     def row(self, architecture: Architecture) -> int:
         """The module's row in the benchmark; InvalidArchitecture if it is none of its modules."""
-        row = self._row(architecture.choices)
+        row = _row(architecture.choices, self.vertices)
         if row < 0:
             raise InvalidArchitecture(f"{self.name} excludes {' '.join(map(str, architecture.choices))}")
         return row
 
     def of_row(self, row: int) -> Architecture:
         """The architecture of a module in its stored form, without the vertices that it does not have."""
-        matrix, ops = modules.space().matrix(row), modules.space().operations(row)
-        inner = len(ops) - 2
-        if inner + 2 > self.vertices:
-            raise InvalidArchitecture(
-                f"module {row} has {inner + 2} vertices, {self.name} here at most {self.vertices}"
-            )
-        place = [*range(inner + 1), self.vertices - 1]
-        edges = {(place[source], place[target]) for source, target in np.argwhere(matrix)}
-        labels = [AVAILABLE_OPS.index(op) for op in ops[1:-1]]
-        bits = (int(pair in edges) for pair in self.pairs)
-        return Architecture(self.name, (*bits, *labels, *[0] * (self.vertices - 2 - inner)))
+        count = int(modules.rows().vertices[row])
+        if count > self.vertices:
+            raise InvalidArchitecture(f"module {row} has {count} vertices, {self.name} here at most {self.vertices}")
+        return Architecture(self.name, _choices(row, self.vertices))
 
     def is_valid(self, choices: Sequence[int]) -> bool:
-        return self._row(choices) >= 0
+        return _row(tuple(choices), self.vertices) >= 0
 
     def canonical(self, architecture: Architecture) -> Architecture:
         return self.of_row(self.row(architecture))
@@ -155,16 +150,35 @@ class Nasbench101(SearchSpace):
                 if matrix[0, v]:
                     yield channels_in, channels_out, -1 if last else v, int(channels[v]), 2
 
-    def _row(self, choices: Sequence[int]) -> int:
-        """-1 if the choices describe no module."""
-        count = len(self.pairs)
-        bits = sum(choice << i for i, choice in enumerate(choices[:count]))
-        ops = np.full((1, MODULE_VERTICES), modules.NO_LABEL, np.int8)
-        ops[0, 0], ops[0, self.vertices - 1] = modules.INPUT_LABEL, modules.OUTPUT_LABEL
-        ops[0, 1 : self.vertices - 1] = choices[count:]
-        return int(modules.lookup(np.array([bits]), ops)[0])
-
     @cached_property
     def _rows(self) -> NDArray[np.int64]:
         """The modules of at most so many vertices."""
         return np.flatnonzero(modules.rows().vertices <= self.vertices)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _row(choices: tuple[int, ...], vertices: int) -> int:
+    """The row of the module of these choices of so many vertices, -1 if they describe none."""
+    count = len(_pairs(vertices))
+    bits = sum(choice << i for i, choice in enumerate(choices[:count]))
+    ops = np.full((1, MODULE_VERTICES), modules.NO_LABEL, np.int8)
+    ops[0, 0], ops[0, vertices - 1] = modules.INPUT_LABEL, modules.OUTPUT_LABEL
+    ops[0, 1 : vertices - 1] = choices[count:]
+    return int(modules.lookup(np.array([bits]), ops)[0])
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _choices(row: int, vertices: int) -> tuple[int, ...]:
+    """Of the stored form of a module, as one of so many vertices."""
+    matrix, ops = modules.space().matrix(row), modules.space().operations(row)
+    inner = len(ops) - 2
+    place = [*range(inner + 1), vertices - 1]
+    edges = {(place[source], place[target]) for source, target in np.argwhere(matrix)}
+    labels = [AVAILABLE_OPS.index(op) for op in ops[1:-1]]
+    bits = (int(pair in edges) for pair in _pairs(vertices))
+    return (*bits, *labels, *[0] * (vertices - 2 - inner))
+
+
+def _pairs(vertices: int) -> list[tuple[int, int]]:
+    """Source and target of every edge that there may be."""
+    return [(source, target) for target in range(1, vertices) for source in range(target)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 
 from ..architecture import Architecture
 from ..spaces import DecisionSpace
 
-MOST_DRAWS = 100  # for one architecture that is not known
+DOUBLED = 7  # times, until what is known is asked for again: 127 draws for each of those that are wanted
 
 
 class Known:
@@ -29,22 +31,25 @@ class Known:
         self._forms.setdefault(self.space.canonical(architecture))
         return len(self._forms) > before
 
-    def unknown(self, count: int, draw: Callable[[], Architecture]) -> list[Architecture]:
+    def sampled(self, count: int, rng: np.random.Generator) -> list[Architecture]:
+        """`count` drawn at random, neither known nor the same among themselves."""
+        return self.unknown(count, lambda missing: (self.space.sample(rng) for _ in range(missing)))
+
+    def unknown(self, count: int, draw: Callable[[int], Iterable[Architecture]]) -> list[Architecture]:
         """`count` of what `draw` gives, neither known nor the same among themselves.
 
-        Where it hardly gives anything else, as when nearly the whole space is known, the rest is what comes.
+        draw: gives as many as it is asked for. Where it hardly gives anything new, as when nearly the whole space is
+        known, the rest is what comes.
         """
-        found: list[Architecture] = []
-        taken = set(self._forms)
-        for _ in range(count):
-            for _ in range(MOST_DRAWS):
-                architecture = draw()
+        found: dict[Architecture, Architecture] = {}  # by canonical form
+        for doubled in range(DOUBLED if count else 0):  # who draws many at once is quicker
+            for architecture in draw(count << doubled):
                 form = self.space.canonical(architecture)
-                if form not in taken:
-                    break
-            taken.add(form)
-            found.append(architecture)
-        return found
+                if form not in self._forms and form not in found:
+                    found[form] = architecture
+                    if len(found) == count:
+                        return list(found.values())
+        return [*found.values(), *draw(count - len(found))]
 
     def state(self) -> list[list[int]]:
         return [list(form.choices) for form in self._forms]

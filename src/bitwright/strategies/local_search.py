@@ -4,7 +4,6 @@ arXiv:2005.02960)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ class LocalSearch(Strategy):
     def ask(self, count: int, rng: np.random.Generator) -> list[Architecture]:
         neighbours = list(self._open.values())
         found = [neighbours[int(i)] for i in rng.permutation(len(neighbours))[:count]]
-        return found + self.known.unknown(count - len(found), partial(self.space.sample, rng))
+        return found + self.known.sampled(count - len(found), rng)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         for trial in trials:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import pareto
 from ..architecture import Architecture
@@ -15,7 +16,9 @@ from ..errors import ConfigError
 from ..spaces import DecisionSpace
 from ..trial import Objective, Objectives, Trial
 from . import Strategy
-from ._known import MOST_DRAWS, Known
+from ._known import Known
+
+MOST_DRAWS = 100  # of a child that is valid
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,6 @@ class Member:
     rank: int = 0
     crowding: float = 0.0
 
-    @property
-    def order(self) -> tuple[int, float]:
-        """The smaller one wins a tournament and survives."""
-        return self.rank, -self.crowding
-
 
 class Nsga2(Strategy):
     """population: parents of a generation, and how many children they have.
@@ -43,6 +41,10 @@ class Nsga2(Strategy):
     Budgets are constraints: what meets them is better than what does not, of which the smaller excess is better. What
     was told before is not asked for again, up to isomorphism.
     """
+
+    parents: list[Member]
+    _choices: NDArray[np.int64]  # of the parents, (population, decisions)
+    _places: NDArray[np.int64]  # of the parents in a tournament, (population,): the smaller one wins
 
     def __init__(
         self,
@@ -66,13 +68,14 @@ class Nsga2(Strategy):
         self.population, self.crossover = population, crossover
         self.mutation = 1 / len(space.decisions) if mutation is None else mutation
         self.known = Known(space)
-        self.parents: list[Member] = []
         self.children: list[Member] = []
+        self._breed([])
         self._sizes = np.array([len(decision.options) for decision in space.decisions])
 
     def ask(self, count: int, rng: np.random.Generator) -> list[Architecture]:
-        draw = partial(self._child, rng) if self.parents else partial(self.space.sample, rng)
-        return self.known.unknown(count, draw)
+        if not self.parents:
+            return self.known.sampled(count, rng)
+        return self.known.unknown(count, partial(self._children, rng))
 
     def tell(self, trials: Sequence[Trial]) -> None:
         for trial in trials:
@@ -82,7 +85,7 @@ class Nsga2(Strategy):
                 Member(trial.architecture, self.objectives(measurement), self.budgets.excess(measurement.costs))
             )
             if len(self.children) == self.population:
-                self.parents = ranked([*self.parents, *self.children])[: self.population]
+                self._breed(ranked([*self.parents, *self.children])[: self.population])
                 self.children = []
 
     @property
@@ -99,28 +102,53 @@ class Nsga2(Strategy):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.known.load(state["known"])
-        self.parents, self.children = (
+        parents, self.children = (
             [Member(Architecture(self.space.name, tuple(choices)), tuple(values), *rest)
              for choices, values, *rest in state[name]]
             for name in ("parents", "children")
         )  # fmt: skip
+        self._breed(parents)
 
-    def _child(self, rng: np.random.Generator) -> Architecture:
-        """Of two winners of tournaments; where crossover and mutation give nothing valid, a neighbour of the first."""
-        first, second = (np.array(self._winner(rng).architecture.choices) for _ in range(2))
+    def _breed(self, parents: list[Member]) -> None:
+        """Make them the parents of the next generation."""
+        self.parents = parents
+        self._choices = np.array([member.architecture.choices for member in parents], np.int64)
+        orders = [(member.rank, -member.crowding) for member in parents]
+        place = {order: number for number, order in enumerate(sorted(set(orders)))}
+        self._places = np.array([place[order] for order in orders], np.int64)
+
+    def _children(self, rng: np.random.Generator, count: int) -> list[Architecture]:
+        """Of two winners of tournaments each; where crossover and mutation give nothing valid, a neighbour of the
+        first."""
+        name, is_valid = self.space.name, self.space.is_valid
+        first, second = self._winners((2, count), rng)
+        found: dict[int, Architecture] = {}
+        left = np.arange(count)
         for _ in range(MOST_DRAWS):
-            mixed = rng.random() < self.crossover
-            choices = np.where(rng.random(len(first)) < 0.5, first, second) if mixed else first
-            mutated = rng.random(len(first)) < self.mutation
-            choices = np.where(mutated, rng.integers(self._sizes), choices)
-            child = tuple(choices.tolist())
-            if self.space.is_valid(child):
-                return Architecture(self.space.name, child)
-        return self.space.mutate(Architecture(self.space.name, tuple(first.tolist())), rng)
+            children = self._mixed(first[left], second[left], rng).tolist()
+            drawn = ((i, tuple(choices)) for i, choices in zip(left.tolist(), children, strict=True))
+            found |= {i: Architecture(name, choices) for i, choices in drawn if is_valid(choices)}
+            if len(found) == count:
+                break
+            left = np.array([i for i in range(count) if i not in found])
+        lacking = (i for i in range(count) if i not in found)
+        found |= {i: self.space.mutate(Architecture(name, tuple(first[i].tolist())), rng) for i in lacking}
+        return [found[i] for i in range(count)]
 
-    def _winner(self, rng: np.random.Generator) -> Member:
-        a, b = (self.parents[int(i)] for i in rng.integers(len(self.parents), size=2))
-        return a if a.order <= b.order else b
+    def _winners(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.int64]:
+        """The choices of the better one of two parents, of the first if they are alike, (*shape, decisions)."""
+        a, b = rng.integers(len(self.parents), size=(2, *shape))
+        winners: NDArray[np.int64] = self._choices[np.where(self._places[a] <= self._places[b], a, b)]
+        return winners
+
+    def _mixed(
+        self, first: NDArray[np.int64], second: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Crossover, then mutation, of choices (count, decisions)."""
+        crossed = rng.random((len(first), 1)) < self.crossover
+        children = np.where(crossed & (rng.random(first.shape) < 0.5), second, first)
+        mutated = rng.random(first.shape) < self.mutation
+        return np.where(mutated, (rng.random(first.shape) * self._sizes).astype(np.int64), children)
 
 
 def ranked(members: Sequence[Member]) -> list[Member]:
@@ -135,10 +163,7 @@ def ranked(members: Sequence[Member]) -> list[Member]:
     rank[met] = pareto.ranks(values[met])
     fronts = rank[met].max(initial=-1) + 1
     rank[~met] = fronts + np.unique(excesses[~met], return_inverse=True)[1]
-    crowding = np.empty(len(members))
-    for front in np.unique(rank):
-        inside = rank == front
-        crowding[inside] = pareto.crowding(values[inside])
+    crowding = pareto.crowding(values, rank)
     order = np.lexsort((-crowding, rank))
     return [
         Member(members[i].architecture, members[i].values, members[i].excess, int(rank[i]), float(crowding[i]))

@@ -1,16 +1,14 @@
-"""Search guided by a predictor: an ensemble learns what architectures are worth, and says which to try next.
+"""Search guided by a predictor: a Gaussian process learns what architectures are worth, and says which to try next.
 
 After White et al. 2021 (BANANAS, arXiv:1910.11858): of mutated good architectures and random ones, those are asked for
-of which the predictor expects most, the doubt of its members included. A second output predicts how long an evaluation
-takes, as the performance and the training-time network of graph-embedding search do, so that what is expected per
-second can be asked for.
+of which the predictor expects most, its doubt included. A second output predicts the logarithm of how long an
+evaluation takes, so that what is expected per second can be asked for (Snoek et al. 2012, arXiv:1206.2944, 3.2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +19,7 @@ from ..errors import ConfigError
 from ..spaces import DecisionSpace
 from ..trial import Objective, Trial
 from . import Strategy
-from ._ensemble import Ensemble
+from ._gaussian_process import GaussianProcess
 from ._known import Known
 
 Reals = NDArray[np.float64]
@@ -30,26 +28,26 @@ ACQUISITIONS = ("thompson", "expected_improvement", "upper_bound", "mean")
 
 @dataclass(frozen=True)
 class Prediction:
-    """reward: (N,), mean of the members. deviation: (N,), among them. seconds: (N,), of an evaluation; 1 if unknown.
-
-    scores: (members, N), the rewards in units in which those that were seen are normally distributed.
+    """reward, deviation: (N,), what is expected and how much it is doubted. seconds: (N,), of an evaluation; 1 if
+    unknown. score, score_deviation: (N,), as reward, in units in which those that were seen are normally distributed.
     """
 
     reward: Reals
     deviation: Reals
     seconds: Reals
-    scores: Reals = field(repr=False)
+    score: Reals = field(repr=False)
+    score_deviation: Reals = field(repr=False)
 
 
 class PredictorGuided(Strategy):
     """initial: architectures drawn at random before the first prediction.
-    members, units: of the ensemble, and hidden units of each.
     candidates: of which the best by the acquisition are asked for; half are mutated from the best `parents`, in one
         choice or more, half are drawn at random.
-    acquisition: thompson draws each candidate's reward from what the members say; expected_improvement is over the best
-        so far; upper_bound adds one deviation to the mean; mean doubts nothing.
-    time_weight: the reward is divided by the predicted seconds to this power: 1 asks for the reward per second, 0
-        ignores the time.
+    acquisition: thompson draws each candidate's reward from what the predictor says; expected_improvement is over the
+        best so far; upper_bound adds one deviation to the mean; mean doubts nothing.
+    time_weight: the acquisition, of rewards, is divided by the predicted seconds to this power: 1 asks for the reward
+        per second, 0 ignores the time.
+    most: trials that are learned from; of more, the best half and the latest.
 
     What was told before is not asked for again, up to isomorphism.
     """
@@ -58,13 +56,12 @@ class PredictorGuided(Strategy):
         self,
         space: DecisionSpace,
         objective: Objective | None = None,
-        initial: int = 20,
-        members: int = 8,
-        units: int = 256,
+        initial: int = 10,
         candidates: int = 200,
         parents: int = 10,
         acquisition: Literal["thompson", "expected_improvement", "upper_bound", "mean"] = "thompson",
         time_weight: float = 0.0,
+        most: int = 1000,
     ) -> None:
         if not space.decisions:
             raise ConfigError(f"predictor_guided makes decisions; {space.name} has none")
@@ -72,17 +69,15 @@ class PredictorGuided(Strategy):
             raise ConfigError(f"predictor_guided: acquisition is one of {', '.join(ACQUISITIONS)}, got {acquisition!r}")
         for name, value, least in (
             ("initial", initial, 2),
-            ("members", members, 2),
-            ("units", units, 1),
             ("candidates", candidates, 1),
             ("parents", parents, 1),
             ("time_weight", time_weight, 0),
+            ("most", most, 2),
         ):
             if value < least:
                 raise ConfigError(f"predictor_guided: {name} is at least {least}, got {value}")
         self.space, self.objective = space, objective or Objective()
-        self.initial, self.members, self.units = initial, members, units
-        self.candidates, self.parents = candidates, parents
+        self.initial, self.candidates, self.parents, self.most = initial, candidates, parents, most
         self.acquisition, self.time_weight = acquisition, time_weight
         self.known = Known(space)
         self.seen: list[tuple[Architecture, float, float]] = []  # different networks: reward and seconds
@@ -91,17 +86,19 @@ class PredictorGuided(Strategy):
     def ask(self, count: int, rng: np.random.Generator) -> list[Architecture]:
         # a supernet may ask for more than that before anything is known
         founders = min(count, max(self.initial - len(self.seen), 0)) if self.seen else count
-        found = self.known.unknown(founders, partial(self.space.sample, rng))
+        found = self.known.sampled(founders, rng)
         if founders == count:
             return found
         number = max(self.candidates, 4 * count)
         best = sorted(self.seen, key=lambda each: -each[1])[: self.parents]
         mutated = iter(range(number // 2))
-        pool = self.known.unknown(
-            number,
-            lambda: self.space.sample(rng) if next(mutated, None) is None else self._mutated(best, rng),
-        )
-        merit = self._merit(self.predict(pool, rng), count - founders, rng)
+
+        def drawn(missing: int) -> Iterator[Architecture]:
+            for _ in range(missing):
+                yield self.space.sample(rng) if next(mutated, None) is None else self._mutated(best, rng)
+
+        pool = self.known.unknown(number, drawn)
+        merit = self._merit(self.predict(pool), count - founders, rng)
         return found + [pool[i] for i in _best_of_each(merit)]
 
     def tell(self, trials: Sequence[Trial]) -> None:
@@ -114,17 +111,32 @@ class PredictorGuided(Strategy):
         if new:
             self._encodings.append(self.space.encodings([trial.architecture for trial in new]))
 
-    def predict(self, architectures: Sequence[Architecture], rng: np.random.Generator) -> Prediction:
-        """What the ensemble, drawn with `rng` and fitted to all that was told, expects of each."""
-        rewards = np.array([reward for _, reward, _ in self.seen])
-        seconds = np.array([seconds for _, _, seconds in self.seen])
+    def predict(self, architectures: Sequence[Architecture]) -> Prediction:
+        """What is expected of each after what was told."""
+        rewards, seconds = self._told()
+        scores = _normal_scores(rewards)
         timed = bool((seconds > 0).all())
-        targets = np.stack([_normal_scores(rewards), np.log(seconds) if timed else np.zeros(len(seconds))], axis=1)
-        inputs = np.concatenate(self._encodings)
-        ensemble = Ensemble(inputs, targets, rng, members=self.members, units=self.units)
-        said = ensemble.predict(self.space.encodings(architectures))
-        expected = _from_scores(said[:, :, 0], targets[:, 0], rewards)
-        return Prediction(expected.mean(0), expected.std(0), np.exp(said[:, :, 1].mean(0)), said[:, :, 0])
+        targets = np.stack([scores, np.log(seconds)] if timed else [scores], axis=1)
+        learned = self._learned(rewards)
+        process = GaussianProcess(np.concatenate(self._encodings)[learned], targets[learned])
+        means, deviations = process.predict(self.space.encodings(architectures))
+        mean, deviation = means[:, 0], deviations[:, 0]
+        low, middle, high = (_from_scores(mean + step * deviation, scores, rewards) for step in (-1, 0, 1))
+        expected = np.exp(means[:, 1]) if timed else np.ones(len(mean))
+        return Prediction(middle, (high - low) / 2, expected, mean, deviation)
+
+    def _told(self) -> tuple[Reals, Reals]:
+        """Rewards and seconds of all that was seen."""
+        return np.array([reward for _, reward, _ in self.seen]), np.array([seconds for _, _, seconds in self.seen])
+
+    def _learned(self, rewards: Reals) -> NDArray[np.int64]:
+        """Positions of those that are learned from, in the order in which they were told."""
+        every = np.arange(len(rewards))
+        if len(every) <= self.most:
+            return every
+        best = np.argsort(-rewards, kind="stable")[: self.most // 2]
+        others = np.setdiff1d(every, best)
+        return np.union1d(best, others[len(others) + len(best) - self.most :])
 
     def state_dict(self) -> dict[str, Any]:
         return {"seen": [(list(each.choices), reward, seconds) for each, reward, seconds in self.seen]}
@@ -146,16 +158,12 @@ class PredictorGuided(Strategy):
 
     def _merit(self, predicted: Prediction, count: int, rng: np.random.Generator) -> Reals:
         """What speaks for each candidate in each of `count` choices, (count, N)."""
-        mean, deviation = predicted.scores.mean(0), predicted.scores.std(0)
-        merit: Reals
-        rewards = np.array([reward for _, reward, _ in self.seen])
+        rewards, _ = self._told()
         scores = _normal_scores(rewards)
+        mean, deviation = predicted.score, predicted.score_deviation
+        merit: Reals
         if self.acquisition == "expected_improvement":
-            from scipy.stats import norm
-
-            over = (mean - scores.max()) / np.maximum(deviation, 1e-9)
-            merit = np.maximum(deviation, 1e-9) * (over * norm.cdf(over) + norm.pdf(over))
-            merit = np.broadcast_to(merit, (count, len(mean)))
+            merit = np.broadcast_to(_expected_improvement(mean, deviation, float(scores.max())), (count, len(mean)))
         else:
             doubt = {"upper_bound": 1.0, "mean": 0.0}.get(self.acquisition)
             draws = rng.standard_normal((count, len(mean))) if doubt is None else np.full((count, 1), doubt)
@@ -163,6 +171,17 @@ class PredictorGuided(Strategy):
             if self.time_weight:
                 merit = _from_scores(merit, scores, rewards)
         return merit / predicted.seconds**self.time_weight if self.time_weight else merit
+
+
+def _expected_improvement(mean: Reals, deviation: Reals, best: float) -> Reals:
+    """Over the best, of normal distributions (Jones et al. 1998)."""
+    from scipy.special import ndtr
+
+    deviation = np.maximum(deviation, 1e-9)
+    over = (mean - best) / deviation
+    density = np.exp(-0.5 * over**2) / np.sqrt(2 * np.pi)
+    improvement: Reals = deviation * (over * ndtr(over) + density)
+    return improvement
 
 
 def _best_of_each(merit: Reals) -> list[int]:

@@ -37,7 +37,7 @@ class RegularizedEvolution(Strategy):
         # a supernet may ask for more than a population before anything is known
         founders = min(count, self.population - len(self.members)) if self.members else count
         founded = [self.space.sample(rng) for _ in range(founders)]
-        return founded + [self.space.mutate(self._parent(rng), rng) for _ in range(count - founders)]
+        return founded + [self.space.mutate(parent, rng) for parent in self._parents(count - founders, rng)]
 
     def tell(self, trials: Sequence[Trial]) -> None:
         self.members.extend((trial.architecture, self.objective(trial.measurement)) for trial in trials)
@@ -51,7 +51,11 @@ class RegularizedEvolution(Strategy):
             (Architecture(space, tuple(choices)), reward) for space, choices, reward in state["members"]
         )
 
-    def _parent(self, rng: np.random.Generator) -> Architecture:
-        """The first drawn of the best in a tournament."""
-        drawn = [self.members[int(i)] for i in rng.integers(len(self.members), size=self.tournament)]
-        return max(drawn, key=lambda member: member[1])[0]
+    def _parents(self, count: int, rng: np.random.Generator) -> list[Architecture]:
+        """The first drawn of the best in each of `count` tournaments."""
+        if not count:
+            return []
+        members = list(self.members)
+        rewards = [reward for _, reward in members]
+        drawn = rng.integers(len(members), size=(count, self.tournament)).tolist()
+        return [members[max(tournament, key=rewards.__getitem__)][0] for tournament in drawn]
