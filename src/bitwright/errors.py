@@ -10,7 +10,7 @@ BitwrightError
 ├── DataError               a data set that is missing, truncated or corrupt
 ├── StorageError            a run directory or checkpoint that cannot be written or read
 ├── TrainingError           a training that diverges however often it starts anew
-└── DistributedError        another process of a training on several devices that has ended
+└── DistributedError        another process, of a training on several devices or a worker on Ray, that has ended
 """
 
 

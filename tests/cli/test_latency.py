@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bitwright.cli import main
+from bitwright.latency.cost import Latency
+from bitwright.latency.table import read
+from bitwright.relaxation.expected_cost import ExpectedCost
+from bitwright.spaces.mobile import Mobile
 from published_latencies import published
 
 JSON = """{"name": "ProxylessNASNets", "bn": {"momentum": 0.1, "eps": 0.001}, "first_conv": %s,
@@ -71,7 +76,15 @@ def test_the_latency_of_a_network_is_predicted(table: Path, network: Path, capsy
         (["check", "TABLE", "mobile"], ["does not say its backend", "onnxruntime", "c"]),
         (["build", "--backend", "tpu", "--network", "mobile", "--out", "T"], ["'tpu'", "onnxruntime, c"]),
         (["build", "--backend", "c", "--out", "T"], ["--network", "--space"]),
-        (["build", "--backend", "c", "--out", "T", "--space", "no"], ["'no'", "proxylessnas-cells"]),
+        (["build", "--backend", "c", "--out", "T", "--space", "no"], ["'no'", "proxylessnas-cells", "mobile-cifar10"]),
+        (
+            ["build", "--backend", "c", "--out", "T", "--space", "mobile-cifar10", "--bits", "4"],
+            ["bits of mobile-cifar10"],
+        ),
+        (
+            ["build", "--backend", "c", "--out", "T", "--space", "mobile-cifar10", "--resolution", "32"],
+            ["both --resolution and --classes"],
+        ),
         (["build", "--backend", "c", "--out", "T", "--network", "mobile"], ["integers only", "--bits"]),
         (["build", "--backend", "c", "--out", "T", "--network", "mobile", "--rounds", "0"], ["rounds are at least 1"]),
     ],
@@ -87,6 +100,41 @@ def test_a_mistake_is_one_line(
     assert output.err.count("\n") == 1
     assert [word for word in words if word not in output.err] == []
     assert not (tmp_path / "T").exists()
+
+
+SPACE = """
+space:
+  name: mobile
+  widths: [8]
+  cells: [2]
+  strides: [2]
+  kernels: [3]
+  expansions: [2]
+  stem: 8
+  first: 8
+  head: 8
+  weight_bits: [4, 8]
+  activation_bits: [4]
+"""
+
+
+def test_every_block_of_a_searched_space_is_measured(tmp_path: Path) -> None:
+    """Two cells at two bit widths of weights, the second of which may be left out, and four blocks that are fixed."""
+    pytest.importorskip("onnxruntime")
+    config, path = tmp_path / "space.yaml", tmp_path / "table.yaml"
+    config.write_text(SPACE)
+    command = ["latency", "build", "--space", str(config), "--resolution", "16", "--classes", "3"]
+    assert main([*command, "--backend", "onnxruntime", "--rounds", "2", "--out", str(path)]) == 0
+    known = read(path)
+    assert len(known.entries) == 4 + 2 * 2
+    space = Mobile(
+        image=(3, 16, 16), classes=3, widths=(8,), cells=(2,), strides=(2,), kernels=(3,), expansions=(2,), stem=8,
+        first=8, head=8, weight_bits=(4, 8), activation_bits=(4,),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    cost = ExpectedCost(space, Latency(known))
+    for architecture in (space.sample(rng) for _ in range(10)):
+        assert cost.of(architecture) == pytest.approx(known.of(space.network(architecture)))
 
 
 def test_help_lists_the_actions(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from bitwright.modules import Training, Weights, forward
 from bitwright.network import Activation, BatchNorm, Conv2d, Dropout, GlobalSumPool, Input, Linear, Network, Node
 from bitwright.quantizers.real import Real
 from bitwright.quantizers.relu import Relu
-from bitwright.train.fit import EpochEnd, epoch_rows, fit
+from bitwright.train.fit import EarlyStopping, EpochEnd, epoch_rows, fit
 from bitwright.train.optimizers import Optimizer
 from bitwright.train.random_stream import random_stream
 from bitwright.train.recipe import Recipe
@@ -151,6 +152,72 @@ def test_a_training_starts_from_the_weights_it_is_given(ema: float, make_dataset
     fitted = fit(net, make_dataset(), still, initial=given.state_dict())
     for name, parameter in fitted.weights.named_parameters():
         assert torch.allclose(parameter, given[name], rtol=0, atol=1e-20)
+
+
+# ending early
+
+
+def plain_last_epoch(accuracies: list[float], patience: int, give_up_below: float) -> int:
+    """The epoch, counted from 1, behind which a training with these accuracies ends."""
+    best, waited = -1.0, 0
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        if epoch == 1 and accuracy < give_up_below:
+            return epoch
+        best, waited = (accuracy, 0) if accuracy > best else (best, waited + 1)
+        if patience and waited == patience:
+            return epoch
+    return len(accuracies)
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2, 3])
+@pytest.mark.parametrize("give_up_below", [0.0, 0.3])
+def test_a_training_ends_when_patience_does(patience: int, give_up_below: float) -> None:
+    stopping = EarlyStopping(patience, give_up_below)
+    for accuracies in itertools.product([0.2, 0.3, 0.5], repeat=5):
+        lived = [*accuracies]
+        due = [epoch for epoch in range(len(lived) + 1) if stopping.is_due(lived[:epoch])]
+        assert min(due, default=5) == plain_last_epoch(lived, patience, give_up_below)
+
+
+@pytest.mark.parametrize("give_up_below", [0.0, 0.99])
+def test_a_training_that_ends_early_is_the_beginning_of_the_whole_one(
+    give_up_below: float, make_dataset: MakeDataset
+) -> None:
+    dataset, recipe = make_dataset(), replace(SGD, epochs=12, lr=0.2, schedule="one_cycle")
+    whole = fit(network(norm=True), dataset, recipe)
+    stopping = EarlyStopping(patience=2, give_up_below=give_up_below)
+    early = fit(network(norm=True), dataset, recipe, early_stopping=stopping)
+    assert early.finished
+    accuracies = [row["validation_accuracy"] for row in whole.history]
+    assert len(early.history) == plain_last_epoch(accuracies, 2, give_up_below) < 12
+    assert early.history == whole.history[: len(early.history)]
+    assert early.validation_accuracy == max(accuracies[: len(early.history)])
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5, 6])
+def test_a_training_that_is_interrupted_ends_as_early(stop: int, tmp_path: Path, make_dataset: MakeDataset) -> None:
+    dataset, recipe, stopping = make_dataset(), replace(SGD, epochs=12, lr=0.2), EarlyStopping(patience=1)
+    whole = fit(network(norm=True), dataset, recipe, early_stopping=stopping)
+    assert 1 < len(whole.history) < 12
+    file = tmp_path / "checkpoint.pt"
+    fit(network(norm=True), dataset, recipe, save_to=file, stop_after=stop, early_stopping=stopping)
+    second = fit(network(norm=True), dataset, recipe, save_to=file, early_stopping=stopping)
+    assert (second.history, second.finished) == (whole.history, True)
+    assert equal(second.weights, whole.weights)
+    ended = file.read_bytes()
+    third = fit(network(norm=True), dataset, recipe, save_to=file, early_stopping=stopping)
+    assert (third.history, third.seconds, third.finished) == (second.history, second.seconds, True)
+    assert file.read_bytes() == ended
+
+
+def test_what_does_not_say_when_to_end_is_refused(make_dataset: MakeDataset) -> None:
+    with pytest.raises(ConfigError, match="patience is a number of epochs, or 0, got -1"):
+        EarlyStopping(patience=-1)
+    with pytest.raises(ConfigError, match=r"give_up_below is an accuracy in \[0, 1\], got 50"):
+        EarlyStopping(give_up_below=50)
+    with pytest.raises(ConfigError, match="validates nothing"):
+        fit(network(), make_dataset(), replace(SGD, training_only=True), early_stopping=EarlyStopping(patience=1))
+    fit(network(), make_dataset(), replace(SGD, training_only=True), early_stopping=EarlyStopping())
 
 
 # what is validated and kept

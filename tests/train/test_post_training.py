@@ -1,14 +1,17 @@
 """Ranges from images: least squared error by exhaustive search, and what they cost on a real network."""
 
+import copy
+
 import pytest
 import torch
 
 from bitwright.modules import Training, Weights, forward, run
-from bitwright.network import BatchNorm, Conv2d, DepthwiseConv2d, Input, Network, Node
+from bitwright.network import Add, BatchNorm, Conv2d, DepthwiseConv2d, Input, Network, Node
 from bitwright.networks.inverted_residual import Block, BlockList, Options, build
+from bitwright.quantizers import Levels
 from bitwright.quantizers.real import Real
 from bitwright.quantizers.uniform import Uniform
-from bitwright.train.post_training import float_form, quantize_after_training, refit_statistics, set_ranges
+from bitwright.train.post_training import Requantizer, float_form, quantize_after_training, refit_statistics, set_ranges
 
 BLOCKS = BlockList(
     8, ((Block(3, 1, 4),), (Block(5, 3, 6, 2), Block(3, 2, 6, shortcut=True))), 12, resolution=24, classes=5
@@ -128,3 +131,75 @@ def test_eight_bits_keep_the_predictions_and_two_do_not():
             quantize_after_training(network, weights, list(images(64, seed=6).split(32)), refit=False)
             agreement[bits] = float((forward(network, weights, x)[0].argmax(1) == wanted).double().mean())
     assert agreement[8] > 0.9 > agreement[2]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_trained_network_at_other_bits_has_the_ranges_with_the_least_squared_error(bits, per_channel):
+    def network(width):
+        relu = Uniform(width, signed=False, step="learned", start=2.0, per_channel=per_channel)
+        return Network(
+            (
+                Node(Input((3, 8, 8), (128.0,), (1 / 64,))),
+                Node(Conv2d(4, 3, Uniform(width, per_channel=per_channel)), (0,), "conv"),
+                Node(BatchNorm(relu, real=True), (1,), "norm"),
+            )
+        )
+
+    trained, changed = network(8), network(bits)
+    weights, batches = settled(trained), [images(8, 8, seed) for seed in range(3)]
+    copied = copy.deepcopy(weights)
+    Requantizer(trained, weights, batches).apply(changed, copied)
+    with torch.no_grad():
+        values = torch.cat([run(trained, weights, x)[-1].real for x in batches]).double()
+    rows = values.transpose(0, 1).flatten(1) if per_channel else values.reshape(1, -1)
+    check_least_squares(rows, copied["norm/log2_range"].detach().exp2().flatten(), 2.0, 0, 2**bits - 1)
+    latent, clipped = (each["conv"].detach().double() for each in (weights, copied))
+    rows, limits = (each.flatten(1) if per_channel else each.reshape(1, -1) for each in (latent, clipped))
+    highest = 2 ** (bits - 1) - 1
+    for row, limit in zip(rows, limits.abs().amax(1), strict=True):
+        check_least_squares(row[None], limit[None], float(row.abs().max()), -highest, highest)
+    assert torch.equal(weights["conv"], settled(trained)["conv"])
+
+
+def check_least_squares(rows, chosen, most, low, high):
+    """No other range up to `most` has a squared error that is much smaller."""
+
+    def error(row, limit):
+        step = limit / high
+        return float((((row / step).round().clamp(low, high) * step) - row).square().sum())
+
+    for row, limit in zip(rows, chosen.double(), strict=True):
+        best = min(error(row, t) for t in torch.linspace(0.02, 1.0, 400).double() * most)
+        assert error(row, limit) <= best * 1.03 + 1e-9
+
+
+def test_at_the_bits_it_was_trained_with_a_network_stays_what_it_was():
+    network = build(BLOCKS, Options(weight_bits=8, depthwise_bits=8))
+    weights = settled(network)
+    copied = copy.deepcopy(weights)
+    requantizer = Requantizer(network, weights, list(images(64, seed=6).split(32)))
+    requantizer.apply(build(BLOCKS, Options(weight_bits=2, depthwise_bits=3)), copied)
+    assert not torch.equal(copied["stage2/unit1/bc_conv"], weights["stage2/unit1/bc_conv"])
+    requantizer.apply(network, copied)
+    for name, tensor in weights.state_dict().items():
+        assert torch.allclose(copied.state_dict()[name], tensor, rtol=1e-4, atol=1e-6), name
+
+
+def test_sums_that_saturate_at_zero_are_rectified_in_the_float_form():
+    signed = Uniform(8, step="learned")
+    network = Network(
+        (
+            Node(Input((3, 8, 8), (128.0,), (1 / 64,))),
+            Node(Conv2d(3, 1, Real()), (0,), "conv"),
+            Node(BatchNorm(signed, real=True, scale_key="group"), (1,), "norm"),
+            Node(Conv2d(3, 1, Real()), (0,), "other"),
+            Node(BatchNorm(signed, real=True, scale_key="group"), (3,), "other/norm"),
+            Node(Add(Levels.between(0, 127)), (2, 4), "sum"),
+        )
+    )
+    weights, x = settled(network), images(4, 8)
+    with torch.no_grad():
+        *_, left, _, right, total = [value.real for value in run(float_form(network), weights, x)]
+    assert torch.equal(total, (left + right).clamp_min(0))
+    assert bool((total == 0).any()) and bool((total > 0).any())

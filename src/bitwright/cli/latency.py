@@ -7,10 +7,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.table import Table
 
+from ..datasets import Dataset, Images
 from ..errors import ConfigError
-from ..experiment import Experiment, read_yaml
+from ..experiment import Experiment, presets, read_yaml, resolve
 from ..journal import Journal
 from ..latency import table
 from ..latency.keys import keys, parts
@@ -23,7 +25,9 @@ from ..networks import build as build_network
 from ..networks.cells import CellSpace
 from ..networks.inverted_residual import LINEAR_FLOAT, BlockList, Options
 from ..networks.tree import TreeNet
+from ..relaxation.expected_cost import combinations
 from ..run_directory import open_trained
+from ..spaces import RelaxedSpace
 from ..workload.rows import workload
 from .options import Parser, open_console, run_action, use_threads
 
@@ -61,7 +65,8 @@ def _build(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--space",
         metavar="SPACE",
-        help=f"{CELLS}, the 21 searchable cells; or the directory of a search, for its space",
+        help=f"{CELLS}, the 21 searchable cells; or the space of a search's directory, of a preset or of a YAML file,"
+        " these at --resolution and --classes if given, else for the images of their data set",
     )
     parser.add_argument("--backend", required=True, metavar="NAME", help=" or ".join(BACKENDS))
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"runs of every block (default: {ROUNDS})")
@@ -186,11 +191,14 @@ def _options(bits: str, name: str) -> dict[str, Options]:
 
 
 def _built(blocks: BlockList | TreeNet, options: Options, given: argparse.Namespace) -> Network:
-    for name in ("resolution", "classes"):
-        value = getattr(given, name)
+    _check_positive(resolution=given.resolution, classes=given.classes)
+    return build_network(blocks, options, classes=given.classes, resolution=given.resolution)
+
+
+def _check_positive(**numbers: int | None) -> None:
+    for name, value in numbers.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} is at least 1, got {value}")
-    return build_network(blocks, options, classes=given.classes, resolution=given.resolution)
 
 
 def _space(text: str, given: argparse.Namespace) -> list[Network]:
@@ -198,10 +206,35 @@ def _space(text: str, given: argparse.Namespace) -> list[Network]:
     if text == CELLS:
         options = {text: LINEAR_FLOAT} if given.bits is None else _options(given.bits, text)
         return [_built(blocks, each, given) for each in options.values() for blocks in CellSpace().covering()]
+    if given.bits is not None:
+        raise ConfigError(f"the bits of {text} are those of its space")
+    space = _searched(text, given).space
+    architectures = combinations(space) if isinstance(space, RelaxedSpace) else space.covering()
+    return [space.network(architecture) for architecture in architectures]
+
+
+def _searched(text: str, given: argparse.Namespace) -> Experiment:
+    """The experiment of a search's directory, or of a preset or a file of options."""
     config = Path(text) / "config.yaml"
-    if not config.is_file():
-        raise ConfigError(f"no space {text!r}: {CELLS}, or the directory of a search")
-    if (given.bits, given.resolution, given.classes) != (None, None, None):
-        raise ConfigError(f"{text} is a search; the bits, resolution and classes of its space are its own")
-    space = Experiment(read_yaml(config) | {"device": "cpu"}).space
-    return [space.network(architecture) for architecture in space.covering()]
+    if config.is_file():
+        if (given.resolution, given.classes) != (None, None):
+            raise ConfigError(f"{text} is a search; the resolution and classes of its space are its own")
+        return Experiment(read_yaml(config) | {"device": "cpu"})
+    if text not in presets() and not Path(text).is_file():
+        raise ConfigError(
+            f"no space {text!r}: {CELLS}, the directory of a search, a YAML file, or a preset ({', '.join(presets())})"
+        )
+    values = resolve([], text) if text in presets() else resolve(["--config", text])
+    experiment = Experiment(values | {"device": "cpu"})
+    if (given.resolution is None) != (given.classes is None):
+        raise ConfigError("say both --resolution and --classes, or neither for those of the data set")
+    if given.resolution is not None:
+        experiment.dataset = _blank(given.resolution, given.classes)
+    return experiment
+
+
+def _blank(resolution: int, classes: int) -> Dataset:
+    """What a space must know of a data set of such images, of which there is one, a black one."""
+    _check_positive(resolution=resolution, classes=classes)
+    part = Images(torch.zeros(1, resolution, resolution, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    return Dataset("blank", tuple(map(str, range(classes))), part, part, part)

@@ -11,15 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..architecture import Architecture
+from ..journal import Journal
 from ..trial import Measurement
 
 Ask = Callable[[int], list[Architecture]]
 
 
 class Evaluator(ABC):
-    """deterministic: evaluating the same network again gives the same measurement, but for the seconds it takes."""
+    """deterministic: evaluating the same network again gives the same measurement, but for the seconds it takes.
+    journal: where it tells what it does; whoever runs a search may replace it.
+    """
 
     deterministic: bool = False
+    journal: Journal
 
     @abstractmethod
     def evaluate(self, architectures: Sequence[Architecture]) -> list[Measurement]:

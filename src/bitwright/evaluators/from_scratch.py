@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from .. import files
 from ..architecture import Architecture
 from ..costs import CostModel
 from ..datasets import Dataset
+from ..errors import ConfigError, StorageError
 from ..journal import Journal
 from ..spaces import SearchSpace
-from ..train.fit import fit
+from ..train.fit import EarlyStopping, fit
 from ..train.recipe import Recipe
 from ..trial import Measurement
 from . import Evaluator
@@ -30,38 +31,74 @@ class FromScratch(Evaluator):
         dataset: Dataset,
         recipe: Recipe,
         *,
+        epochs: int = 0,
+        patience: int = 0,
+        give_up_below: float = 0.0,
         costs: Mapping[str, CostModel] | None = None,
         seed: int = 0,
         journal: Journal | None = None,
         save_in: Path | None = None,
     ) -> None:
-        """save_in: a folder with a checkpoint per architecture, from which an interrupted evaluation goes on."""
+        """epochs: of every training, in place of the recipe's, to which its schedule is fitted; 0 keeps those.
+        patience: end a training after so many epochs in a row without a higher validation accuracy; 0 never does.
+        give_up_below: end it after the first epoch if the validation accuracy is lower.
+        costs: computed of every evaluated architecture.
+        save_in: a folder that remembers finished trainings, and from whose checkpoints interrupted ones go on. It is of
+            these options and this seed alone.
+        """
+        if epochs < 0:
+            raise ConfigError(f"from_scratch: epochs are at least 1, or 0 for the recipe's, got {epochs}")
         self.space, self.dataset, self.seed = space, dataset, seed
-        self.recipe = replace(recipe, training_only=False)
+        self.recipe = replace(recipe, training_only=False, epochs=epochs or recipe.epochs)
+        self.early_stopping = EarlyStopping(patience, give_up_below)
         self.costs = dict(costs or {})
         self.journal = journal or Journal()
         self.save_in = save_in
 
     def evaluate(self, architectures: Sequence[Architecture]) -> list[Measurement]:
-        """Best validation accuracy over the epochs of the recipe."""
-        measurements = []
-        for number, architecture in enumerate(architectures, start=1):
-            began = time.monotonic()
-            network = self.space.network(architecture)
-            fitted = fit(
-                self.space.training_network(architecture),
-                self.dataset,
-                self.recipe,
-                seed=self.seed,
-                deployed=network,
-                journal=self.journal.muted(),
-                save_to=None if self.save_in is None else self.save_in / f"{_stem(architecture)}.pt",
-                title=f"stand-alone {number}/{len(architectures)}",
-            )
-            assert fitted.validation_accuracy is not None
-            costs = {key: cost(network.trunk).total for key, cost in self.costs.items()}
-            measurements.append(Measurement(fitted.validation_accuracy, time.monotonic() - began, costs))
-        return measurements
+        """Best validation accuracy over the epochs, and the seconds of training up to the last checkpoint before an
+        interruption and from there on."""
+        count = len(architectures)
+        return [self._measure(a, f"stand-alone {number}/{count}") for number, a in enumerate(architectures, start=1)]
+
+    def _measure(self, architecture: Architecture, title: str) -> Measurement:
+        network = self.space.network(architecture).trunk
+        costs = {name: cost(network).total for name, cost in self.costs.items()}
+        if self.save_in is None:
+            return Measurement(*self._train(architecture, title), costs)
+        stem = _stem(architecture)
+        saved, remembered = self.save_in / f"{stem}.pt", self.save_in / f"{stem}.json"
+        if remembered.exists():
+            return Measurement(*_read(remembered), costs)
+        accuracy, seconds = self._train(architecture, title, saved)
+        files.write_json(remembered, {"validation_accuracy": accuracy, "seconds": seconds})
+        saved.unlink(missing_ok=True)  # the weights of hundreds of trials would fill a disk
+        return Measurement(accuracy, seconds, costs)
+
+    def _train(self, architecture: Architecture, title: str, save_to: Path | None = None) -> tuple[float, float]:
+        """Validation accuracy, and seconds."""
+        fitted = fit(
+            self.space.training_network(architecture),
+            self.dataset,
+            self.recipe,
+            seed=self.seed,
+            deployed=self.space.network(architecture),
+            journal=self.journal.muted(),
+            save_to=save_to,
+            early_stopping=self.early_stopping,
+            title=title,
+        )
+        assert fitted.validation_accuracy is not None
+        return fitted.validation_accuracy, fitted.seconds
+
+
+def _read(path: Path) -> tuple[float, float]:
+    """Validation accuracy and seconds of a finished training; StorageError names a corrupt file."""
+    found = files.given_json(path, StorageError)
+    try:
+        return float(found["validation_accuracy"]), float(found["seconds"])
+    except (KeyError, TypeError, ValueError):
+        raise StorageError(f"{path} is corrupt: it holds no validation_accuracy and seconds") from None
 
 
 def _stem(architecture: Architecture) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,22 +44,31 @@ class SharedWeights(Evaluator):
         *,
         warmup_epochs: int = 0,
         round_epochs: int = 1,
+        images: int = 0,
         costs: Mapping[str, CostModel] | None = None,
         seed: int = 0,
         journal: Journal | None = None,
+        initial: Weights | None = None,
     ) -> None:
         """The recipe's epochs are spent on a warm-up and then on rounds. Rewards come from dataset.validation.
 
         warmup_epochs: epochs on uniformly sampled architectures before the first round, so that the first rewards
             do not just prefer what needs no training.
-        round_epochs: epochs before each round of evaluations.
+        round_epochs: epochs before each round of evaluations; 0 leaves it at the warm-up.
+        images: of validation, that a trial is measured on, the same for all; 0 is a minibatch, another for each.
         costs: computed of every evaluated architecture.
+        initial: trained weights to start from, of the tensors that they hold.
         """
-        if warmup_epochs < 0 or round_epochs < 1:
+        if warmup_epochs < 0 or round_epochs < 0:
             raise ConfigError(
-                "supernet: warmup_epochs is at least 0 and round_epochs at least 1,"
-                f" got {warmup_epochs} and {round_epochs}"
+                f"supernet: warmup_epochs and round_epochs are at least 0, got {warmup_epochs} and {round_epochs}"
             )
+        if not 0 <= images <= len(dataset.validation):
+            raise ConfigError(
+                f"shared_weights: images are 1 to {len(dataset.validation):,} of validation, 0 for a minibatch,"
+                f" got {images}"
+            )
+        self.measured_on = images
         self.warmup_epochs, self.round_epochs = warmup_epochs, round_epochs
         self.space, self.dataset, self.recipe, self.seed = space, dataset, recipe, seed
         self.costs = dict(costs or {})
@@ -67,11 +77,21 @@ class SharedWeights(Evaluator):
         self.weights = Weights((space.shared_network(a) for a in space.covering()), seed=seed, shared=True).to(
             self.device
         )
+        if initial is not None:
+            self._start_from(initial)
         self.optimizer = Optimizer(self.weights, recipe)
         self.images = augmented(dataset.train, recipe.augmentation, dataset.pixel_statistics[0])
         self.steps_per_epoch = len(epoch_rows(len(dataset.train), recipe.batch, seed, 0, torch.device("cpu")))
+        self.rates = recipe.rates()
         self.steps = 0  # of training, so far
         self.evaluations = 0  # of architectures on one minibatch, so far
+
+    @torch.no_grad()
+    def _start_from(self, initial: Weights) -> None:
+        given = dict(initial.named_parameters())
+        for name, parameter in self.weights.named_parameters():
+            if name in given:
+                parameter.copy_(given[name])
 
     def prepare(self, round: int, ask: Ask, tick: Callable[[], None]) -> None:
         warm = self.warmup_epochs * self.steps_per_epoch
@@ -85,22 +105,28 @@ class SharedWeights(Evaluator):
 
     def _train(self, architectures: Sequence[Architecture], start: int, title: str, tick: Callable[[], None]) -> None:
         """One step on each of `architectures`, the first of which belongs to step `start`; go on from self.steps."""
-        rates = self.recipe.rates()
-        end = start + len(architectures)
         with self.journal.progress(f"{title}: shared weights", len(architectures), self.steps - start) as progress:
-            for images, labels, generator in self.images.batches(self._plan(end)):
-                epoch = self.steps // self.steps_per_epoch
-                rate = rates(self.steps / self.steps_per_epoch)
-                network = self.space.shared_network(architectures[self.steps - start])
-                result = train_step(
-                    network, self.weights, self.optimizer, images, labels, self.recipe,
-                    rate=rate, drop_path=0.0, generator=generator,
-                )  # fmt: skip
-                self.steps += 1
-                if self.steps % LOG_EVERY == 0 or self.steps == end:
-                    self._tell(epoch, rate, result, len(labels))
+
+            def after_step() -> None:
                 progress.advance()
                 tick()
+
+            self.train(start + len(architectures), lambda step: architectures[step - start], after_step)
+
+    def train(self, end: int, sampled: Callable[[int], Architecture], after_step: Callable[[], None]) -> None:
+        """Go on from self.steps to step `end`. sampled: what a step trains, by its number, asked for when it is due."""
+        for images, labels, generator in self.images.batches(self._plan(end)):
+            epoch = self.steps // self.steps_per_epoch
+            rate = self.rates(self.steps / self.steps_per_epoch)
+            network = self.space.shared_network(sampled(self.steps))
+            result = train_step(
+                network, self.weights, self.optimizer, images, labels, self.recipe,
+                rate=rate, drop_path=0.0, generator=generator,
+            )  # fmt: skip
+            self.steps += 1
+            if self.steps % LOG_EVERY == 0 or self.steps == end:
+                self._tell(epoch, rate, result, len(labels))
+            after_step()
 
     def _plan(self, end: int) -> list[tuple[torch.Tensor, Key]]:
         """The rows and the key of every step from the present one up to `end`."""
@@ -129,16 +155,21 @@ class SharedWeights(Evaluator):
         )
 
     def evaluate(self, architectures: Sequence[Architecture]) -> list[Measurement]:
-        """Accuracy on one shuffled minibatch of validation images each."""
+        """Accuracy on one shuffled minibatch of validation images each, or on as many images as were asked for."""
+        if self.measured_on:
+            parts = torch.tensor_split(self._shuffled[: self.measured_on], -(-self.measured_on // self.recipe.batch))
+            return [self._measure(architecture, parts) for architecture in architectures]
         measurements = []
-        batch = min(self.recipe.batch, len(self.dataset.validation))
-        per_pass = len(self.dataset.validation) // batch
         for architecture in architectures:
-            turn, position = divmod(self.evaluations, per_pass)
-            rows = epoch_rows(len(self.dataset.validation), batch, self.seed, -1 - turn, self.device)[position]
-            measurements.append(self._measure(architecture, rows[None]))
+            measurements.append(self._measure(architecture, self.minibatch(self.evaluations)[None]))
             self.evaluations += 1
         return measurements
+
+    def minibatch(self, number: int, batch: int = 0) -> torch.Tensor:
+        """The rows of a minibatch of shuffled validation images, by its number; as many as a step has, or `batch`."""
+        batch = min(batch or self.recipe.batch, len(self.dataset.validation))
+        turn, position = divmod(number, len(self.dataset.validation) // batch)
+        return epoch_rows(len(self.dataset.validation), batch, self.seed, -1 - turn, self.device)[position]
 
     def evaluate_fully(self, architectures: Sequence[Architecture]) -> list[Measurement]:
         """Accuracy on all validation images each."""
@@ -161,6 +192,12 @@ class SharedWeights(Evaluator):
 
     def _costs(self, network: Network) -> dict[str, float]:
         return {name: cost(network.trunk).total for name, cost in self.costs.items()}
+
+    @cached_property
+    def _shuffled(self) -> torch.Tensor:
+        """The rows of the validation images in an order of their own."""
+        count = len(self.dataset.validation)
+        return torch.cat(epoch_rows(count, min(self.recipe.batch, count), self.seed, -1, self.device))
 
     def state_dict(self) -> dict[str, Any]:
         return {

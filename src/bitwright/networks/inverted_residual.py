@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..datasets import imagenet
 from ..errors import ConfigError
@@ -29,6 +29,7 @@ from ..network import (
     Network,
     Node,
     Op,
+    Shape,
 )
 from ..quantizers import Quantizer
 from ..quantizers.clipped import Clipped
@@ -40,7 +41,12 @@ RELU6 = 6.0
 
 @dataclass(frozen=True)
 class Block:
-    """filters: channels that come out. expansion: of the channels that come in, 1 leaves the bc convolution out."""
+    """filters: channels that come out. expansion: of the channels that come in, 1 leaves the bc convolution out.
+
+    weight_bits: of its convolutions' weights. value_bits: of what passes from one of them to the next. group_bits: of
+        what it puts out, and with it of all sums of the residual group that it starts. None takes those of Options.
+    name: stands in the keys of its nodes behind that of the unit, as in stage2/unit1/NAME/dw_conv.
+    """
 
     kernel: int
     expansion: int
@@ -48,6 +54,14 @@ class Block:
     stride: int = 1
     shortcut: bool = False
     middle: int | None = None
+    weight_bits: int | None = None
+    value_bits: int | None = None
+    group_bits: int | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.shortcut and self.group_bits is not None:
+            raise ConfigError("group_bits are of a block that starts a residual group; one with a shortcut joins it")
 
     def middle_of(self, channels: int) -> int:
         return round(channels * self.expansion) if self.middle is None else self.middle
@@ -55,7 +69,8 @@ class Block:
 
 @dataclass(frozen=True)
 class BlockList:
-    """stem: filters of the 3x3 convolution with stride 2 at the start. head: of the 1x1 convolution at the end.
+    """stem, stem_stride: of the 3x3 convolution at the start. head: filters of the 1x1 convolution at the end.
+    channels, resolution: of the image, which is as wide as high.
 
     stages: blocks in order; None is a block that was left out, which passes its input on.
     """
@@ -66,6 +81,15 @@ class BlockList:
     resolution: int = 224
     epsilon: float = 1e-3
     classes: int = 1000
+    stem_stride: int = 2
+    channels: int = 3
+
+
+class Group(NamedTuple):
+    """A residual group: the key of its learned scale, and the bits of its sums."""
+
+    key: str
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -133,14 +157,22 @@ class Options:
             return Uniform(bits, narrow=False, step="learned", start=self.hard_tanh, scale_gradient=self.scale_gradient)
         return Clipped(-self.hard_tanh, self.hard_tanh) if self.clip_residuals else Real()
 
-    def input(self, resolution: int) -> Input:
-        shape = (3, resolution, resolution)
+    def group(self, block: Block, key: str) -> Group:
+        """The residual group that a block starts, by the key of the unit."""
+        return Group(f"{key}/group", block.group_bits or self.values)
+
+    def input(self, resolution: int, channels: int = 3) -> Input:
+        shape = (channels, resolution, resolution)
         match self.pixels:
             case "centred":
                 return Input(shape, (128.0,), (1 / 128,))
             case "symmetric":
                 return Input(shape, (128.0 if self.quantized else 127.5,), (1 / 127.5,))
             case "imagenet":
+                if channels != len(imagenet.MEAN):
+                    raise ConfigError(
+                        f"pixels: imagenet is of {len(imagenet.MEAN)} channels, the images have {channels}"
+                    )
                 return Input(shape, imagenet.MEAN, tuple(1 / s for s in imagenet.DEVIATION))
 
 
@@ -153,29 +185,45 @@ def build(blocks: BlockList, options: Options, *, classes: int | None = None, re
     Keys of nodes are stage2/unit1/bc_conv, .../bc_bn, .../dw_conv, ..., .../add, before them init_block/conv and
     init_block/bn, behind them final_block/conv, final_block/bn and output.
     """
-    return _Builder(blocks, options, resolution or blocks.resolution).network(classes or blocks.classes)
+    start = options.input(resolution or blocks.resolution, blocks.channels)
+    builder = _Builder(options, blocks.epsilon, start)
+    return builder.network(blocks, classes or blocks.classes)
+
+
+def segment(
+    block: Block, reads: Shape, key: str, group: Group, options: Options, *, epsilon: float = BlockList.epsilon
+) -> Network:
+    """The convolutions of a block and their normalisations, up to what its shortcut is added to.
+
+    reads: the shape of what it reads, for which an Input of signed bytes stands, or in the float network of reals.
+    key: of the unit. group: that the output belongs to.
+    """
+    builder = _Builder(options, epsilon, Input(reads, (128.0 if options.quantized else 127.5,), (1 / 128,)))
+    builder.path(block, 0, key, group)
+    return Network(tuple(builder.nodes))
 
 
 class _Builder:
-    def __init__(self, blocks: BlockList, options: Options, resolution: int) -> None:
-        self.blocks, self.options = blocks, options
-        self.nodes: list[Node] = [Node(options.input(resolution))]
-        self.channels = 3
+    def __init__(self, options: Options, epsilon: float, start: Input) -> None:
+        self.options, self.epsilon = options, epsilon
+        self.nodes: list[Node] = [Node(start)]
+        self.channels = start.shape[0]
 
-    def network(self, classes: int) -> Network:
-        options, blocks = self.options, self.blocks
-        at = self._add(self._conv(blocks.stem, 3, options.first_layer_bits, stride=2), 0, "init_block/conv")
-        at = self._normalised(at, options.relu(options.values), "init_block/bn")
+    def network(self, blocks: BlockList, classes: int) -> Network:
+        options = self.options
+        stem = self._conv(blocks.stem, 3, options.first_layer_bits, blocks.stem_stride)
+        at = self._normalised(self._add(stem, 0, "init_block/conv"), options.relu(options.values), "init_block/bn")
         self.channels = blocks.stem
-        group = ""
+        group = None
         for i, stage in enumerate(blocks.stages, start=1):
             for j, block in enumerate(stage, start=1):
                 key = f"stage{i}/unit{j}"
                 if block is None:
                     continue
-                if block.shortcut and not group:
+                if not block.shortcut:
+                    group = options.group(block, key)
+                if group is None:
                     raise ConfigError(f"{key}: a shortcut starts behind a block, whose activation it shares")
-                group = group if block.shortcut else f"{key}/group"
                 at = self._block(block, at, key, group)
         at = self._add(self._conv(blocks.head, 1, options.weight_bits), at, "final_block/conv")
         at = self._normalised(at, options.relu(options.values), "final_block/bn")
@@ -186,26 +234,32 @@ class _Builder:
         self._add(Linear(classes, weight, bias=True), at, "output")
         return Network(tuple(self.nodes))
 
-    def _block(self, block: Block, start: int, key: str, group: str) -> int:
-        options, at = self.options, start
+    def path(self, block: Block, at: int, key: str, group: Group) -> int:
+        """A block without its shortcut."""
+        options = self.options
         middle = block.middle_of(self.channels)
+        pointwise, depthwise = block.weight_bits or options.weight_bits, block.weight_bits or options.depthwise_bits
+        key = f"{key}/{block.name}" if block.name else key
         if block.expansion > 1:
-            at = self._add(self._conv(middle, 1, options.weight_bits), at, f"{key}/bc_conv")
-            at = self._normalised(at, options.relu(options.depthwise_bits, per_channel=True), f"{key}/bc_bn")
-        depthwise = DepthwiseConv2d(block.kernel, options.weight(options.depthwise_bits), block.stride, padding="half")
-        at = self._add(depthwise, at, f"{key}/dw_conv")
-        at = self._normalised(at, options.relu(options.values), f"{key}/dw_bn")
-        at = self._add(self._conv(block.filters, 1, options.weight_bits), at, f"{key}/pw_conv")
-        signed = options.tanh(options.values)
-        at = self._normalised(at, signed, f"{key}/pw_bn", group)
+            expanded = options.relu(block.value_bits or options.depthwise_bits, per_channel=True)
+            at = self._add(self._conv(middle, 1, pointwise), at, f"{key}/bc_conv")
+            at = self._normalised(at, expanded, f"{key}/bc_bn")
+        weight = options.weight(depthwise)
+        at = self._add(DepthwiseConv2d(block.kernel, weight, block.stride, padding="half"), at, f"{key}/dw_conv")
+        at = self._normalised(at, options.relu(block.value_bits or options.values), f"{key}/dw_bn")
+        at = self._add(self._conv(block.filters, 1, pointwise), at, f"{key}/pw_conv")
         self.channels = block.filters
-        return self._add(Add(signed.levels), start, f"{key}/add", at) if block.shortcut else at
+        return self._normalised(at, options.tanh(group.bits), f"{key}/pw_bn", group.key)
+
+    def _block(self, block: Block, start: int, key: str, group: Group) -> int:
+        end = self.path(block, start, key, group)
+        return self._add(Add(self.options.tanh(group.bits).levels), start, f"{key}/add", end) if block.shortcut else end
 
     def _conv(self, filters: int, kernel: int, bits: int, stride: int = 1) -> Conv2d:
         return Conv2d(filters, kernel, self.options.weight(bits), stride, padding="half")
 
     def _normalised(self, at: int, activation: Quantizer, key: str, group: str = "") -> int:
-        return self._add(BatchNorm(activation, self.blocks.epsilon, real=True, scale_key=group), at, key)
+        return self._add(BatchNorm(activation, self.epsilon, real=True, scale_key=group), at, key)
 
     def _pool(self, at: int) -> GlobalSumPool:
         """With the shift that brings the largest sum back to the bits of the activations."""

@@ -39,7 +39,8 @@ class Fitted:
     """weights: those of the epoch with the best validation accuracy (the last of equals), or of the last epoch where
     nothing was validated: validation_accuracy is then None.
 
-    finished: False if the training was told to stop before its end. best_epoch is 0 if no epoch had ended.
+    finished: False if the training was interrupted before its end, which may be an early one. best_epoch is 0 if no
+    epoch had ended.
     """
 
     weights: Weights
@@ -65,6 +66,34 @@ class EpochEnd:
     state: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class EarlyStopping:
+    """When a training ends before the last epoch of its recipe; 0 is never.
+
+    patience: after so many epochs in a row without a higher validation accuracy than before.
+    give_up_below: after the first epoch, if its validation accuracy is lower.
+    """
+
+    patience: int = 0
+    give_up_below: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.patience < 0:
+            raise ConfigError(f"patience is a number of epochs, or 0, got {self.patience}")
+        if not 0 <= self.give_up_below <= 1:
+            raise ConfigError(f"give_up_below is an accuracy in [0, 1], got {self.give_up_below}")
+
+    def __bool__(self) -> bool:
+        return bool(self.patience or self.give_up_below)
+
+    def is_due(self, accuracies: Sequence[float]) -> bool:
+        """Whether it ends here. accuracies: on the validation images, of every epoch so far."""
+        if not accuracies:
+            return False
+        since_best = len(accuracies) - 1 - accuracies.index(max(accuracies))
+        return accuracies[0] < self.give_up_below or 0 < self.patience <= since_best
+
+
 def fit(
     network: Network,
     dataset: Dataset,
@@ -77,6 +106,7 @@ def fit(
     save_to: Path | None = None,
     checkpoint_seconds: float = 60.0,
     stop_after: int | None = None,
+    early_stopping: EarlyStopping | None = None,
     after_epoch: Callable[[EpochEnd], None] | None = None,
     title: str = "training",
 ) -> Fitted:
@@ -87,8 +117,11 @@ def fit(
     save_to: a checkpoint file, written at the end of every epoch and every `checkpoint_seconds`. If it exists,
     training goes on from it.
     stop_after: stop after the update in which this process makes its step of that number, and leave a checkpoint.
+    early_stopping: when it ends before its last epoch. Learning rates are those of a training that does not.
     after_epoch: called on rank 0 at the end of every epoch.
     """
+    if early_stopping and recipe.training_only:
+        raise ConfigError("a training that validates nothing (training_only) does not know when to stop early")
     run = _Fit(network, deployed or network, dataset, recipe, seed)
     if save_to is not None and save_to.exists():
         with checkpoint.restoring(save_to):
@@ -97,6 +130,7 @@ def fit(
         run.start_from(initial)
     run.save_to = save_to if run.ranks.is_first else None
     run.checkpoint_seconds, run.stop_after, run.after_epoch = checkpoint_seconds, stop_after, after_epoch
+    run.early_stopping = early_stopping or EarlyStopping()
     run.train(journal or Journal(), title)
     return run.fitted()
 
@@ -107,6 +141,7 @@ class _Fit:
     save_to: Path | None = None
     checkpoint_seconds = math.inf
     stop_after: int | None = None
+    early_stopping = EarlyStopping()
     after_epoch: Callable[[EpochEnd], None] | None = None
 
     def __init__(self, network: Network, deployed: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
@@ -141,6 +176,13 @@ class _Fit:
         """Steps from the start of training to here, had all been made on as many devices as there are now."""
         return self.epoch * self.steps_per_epoch + min(-(-self.seen // self.batch), self.steps_per_epoch)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no epoch is to come."""
+        if self.epoch == self.recipe.epochs or not self.early_stopping:
+            return self.epoch == self.recipe.epochs
+        return self.early_stopping.is_due([row["validation_accuracy"] for row in self.history])
+
     def start_from(self, initial: Mapping[str, Tensor]) -> None:
         for weights in {self.weights, self.evaluated}:
             weights.load_state_dict(dict(initial))
@@ -172,15 +214,14 @@ class _Fit:
         kept = Weights([self.network], seed=self.seed).to(self.device)
         kept.load_state_dict(self.best["weights"] or self.evaluated.state_dict())
         accuracy = self.best["accuracy"] if self.best["epoch"] and not self.recipe.training_only else None
-        finished = self.epoch == self.recipe.epochs
-        return Fitted(kept, self.best["epoch"], accuracy, self.seconds, self.history, finished)
+        return Fitted(kept, self.best["epoch"], accuracy, self.seconds, self.history, self.is_over)
 
     def train(self, journal: Journal, title: str) -> None:
         self.model = replicated(self.network, self.weights) if self.ranks.count > 1 else None
         self.began, self.saved = time.monotonic() - self.seconds, time.monotonic()
         last = math.inf if self.stop_after is None else self.step + self.stop_after
         with journal.progress(title, self.total, self.position) as progress:
-            while self.epoch < self.recipe.epochs and self.step < last:
+            while not self.is_over and self.step < last:
                 began, seen = time.monotonic(), self.seen
                 ended = self._train_epoch(progress, last)
                 loss, correct = (self.sums / self.seen).tolist()

@@ -4,13 +4,17 @@ The learned ranges of a network are set to those with the least squared error of
 that of the float network (Migacz 2017 and others; the search over clipping thresholds is that of Banner et al. 2019,
 arXiv:1810.05723). Then the running statistics of all normalisations are taken anew in the quantized network, which
 corrects the shift of means that rounding causes (Nagel et al. 2019, arXiv:1906.04721, section 4.2).
+
+A network that was trained with quantizers is brought to other numbers of bits in the same way (`Requantizer`), but
+the values whose error counts are those that it computes itself, at the ranges that it has learned.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import torch
 from torch import Tensor
@@ -39,12 +43,14 @@ from ..network import (
     Slice,
     SumPool2d,
 )
-from ..quantizers import Levels, Quantizer
+from ..quantizers import Levels, Quantized, Quantizer
 from ..quantizers.clipped import Clipped
 from ..quantizers.real import Real
 from ..quantizers.relu import Relu
+from ..quantizers.uniform import Uniform
 
 BINS = 2048  # of a histogram, from 0 or minus the largest magnitude to it
+ANY_POSITIVE = Levels((0, 2**30))  # where a sum of real numbers is rectified, as one of integers is that saturates at 0
 FRACTIONS = 200  # of the largest magnitude that are tried as ranges, evenly spaced
 
 
@@ -79,20 +85,118 @@ def set_ranges(network: Network, weights: Weights, batches: Sequence[Tensor]) ->
     plain = float_form(network)
     largest: dict[str, Tensor] = {}
     for values in _values(plain, weights, batches):
-        for key, (quantizer, positions) in groups.items():
-            for position in positions:
-                magnitude = _rows(values[position], quantizer).abs().amax(1)
+        for key, members in groups.items():
+            for quantizer, position in members:
+                magnitude = _rows(values[position].real, quantizer).abs().amax(1)
                 largest[key] = torch.maximum(largest[key], magnitude) if key in largest else magnitude
-    counts: dict[str, Tensor] = {}
+    counts: dict[tuple[str, Quantizer], Tensor] = {}
     for values in _values(plain, weights, batches):
-        for key, (quantizer, positions) in groups.items():
-            for position in positions:
-                count = _histogram(_rows(values[position], quantizer), largest[key], quantizer.signed)
-                counts[key] = counts[key] + count if key in counts else count
-    for key, (quantizer, _) in groups.items():
-        parameter = weights[f"{key}/log2_range"]
-        chosen = _best_ranges(counts[key], largest[key], quantizer)
-        parameter.copy_(chosen.log2().reshape(parameter.shape))
+        for key, members in groups.items():
+            for quantizer, position in members:
+                count = _histogram(_rows(values[position].real, quantizer), largest[key], quantizer.signed)
+                counts[key, quantizer] = counts[key, quantizer] + count if (key, quantizer) in counts else count
+    for key, members in groups.items():
+        seen = [Seen(quantizer, _centres(quantizer), counts[key, quantizer]) for quantizer in dict(members)]
+        _set_range(weights, key, _best_ranges(seen, largest[key]).log2())
+
+
+class Requantizer:
+    """A trained network with quantizers, brought to other numbers of bits without training.
+
+    Weights are clipped, and learned activation ranges set, where the squared error is least: of activations that to the
+    values which the trained network computes on some images. What follows for a quantizer is computed once.
+    """
+
+    def __init__(self, network: Network, weights: Weights, batches: Sequence[Tensor]) -> None:
+        """weights: the trained ones. batches: images, uint8 (B, C, H, W), for ranges and running statistics."""
+        self.network, self.weights, self.batches = network.trunk, weights, batches
+        self._groups = _range_groups(self.network)
+        self._counts = self._count_codes() if self._groups else {}
+        self._drawn = self._drawn_statistics()
+        self._ranges: dict[tuple[str, tuple[Quantizer, ...]], Tensor] = {}
+        self._limits: dict[tuple[str, Quantizer], Tensor] = {}
+
+    @torch.no_grad()
+    def apply(self, network: Network, weights: Weights) -> None:
+        """Make `weights`, a copy of the trained ones, those of `network`, the trained one at other numbers of bits.
+
+        What has the bits that it had is as it was, but for the running statistics. Whatever differs between such
+        networks is set, so that it does not matter for which of them the copy was used before.
+        """
+        network = network.trunk
+        for position in range(len(network.nodes)):
+            if network.weights(position):
+                self._set_weights(network, position, weights)
+        for key, members in _range_groups(network).items():
+            quantizers = tuple(quantizer for quantizer, _ in members)
+            if (key, quantizers) not in self._ranges:
+                self._ranges[key, quantizers] = self._range(key, quantizers)
+            _set_range(weights, key, self._ranges[key, quantizers])
+        refit_statistics(network, weights, self.batches)
+        self._correct_statistics(weights)
+
+    @torch.no_grad()
+    def _count_codes(self) -> dict[int, Tensor]:
+        """How often the values of each node that learns a range are each of its codes."""
+        counts: dict[int, Tensor] = {}
+        for values in _values(self.network, self.weights, self.batches):
+            for quantizer, position in (member for members in self._groups.values() for member in members):
+                count = _code_counts(_rows(values[position].codes, quantizer), quantizer)
+                counts[position] = counts[position] + count if position in counts else count
+        return counts
+
+    def _drawn_statistics(self) -> Weights:
+        """The trained weights with running statistics of the images."""
+        weights = copy.deepcopy(self.weights)
+        refit_statistics(self.network, weights, self.batches)
+        return weights
+
+    def _correct_statistics(self, weights: Weights) -> None:
+        """Leave of the difference to the trained running statistics what comes from the bits, not from the images.
+
+        Of accumulators in integer units, whose unit changes with the bits, the statistics are those of the images.
+        """
+        for node in self.network.nodes:
+            if isinstance(node.op, BatchNorm) and node.op.real:
+                stores = (weights, self.weights, self._drawn)
+                now, trained, drawn = (store.statistics(node.key) for store in stores)
+                if now is not None and trained is not None and drawn is not None:
+                    epsilon = node.op.epsilon
+                    now[0].add_(trained[0] - drawn[0])
+                    factor = (trained[1] + epsilon) / (drawn[1] + epsilon)
+                    now[1].copy_(((now[1] + epsilon) * factor - epsilon).clamp_min_(0.0))
+
+    def _range(self, key: str, quantizers: Sequence[Quantizer]) -> Tensor:
+        """log2 of the range for these quantizers."""
+        learned, trained = self._groups[key], self.weights[f"{key}/log2_range"].detach().flatten()
+        if all(was == now for (was, _), now in zip(learned, quantizers, strict=True)):
+            return trained
+        seen = [
+            Seen(now, _fractions_of(was), self._counts[position])
+            for (was, position), now in zip(learned, quantizers, strict=True)
+        ]
+        return _best_ranges(seen, trained.exp2()).log2()
+
+    def _set_weights(self, network: Network, position: int, weights: Weights) -> None:
+        key, blocks = network.nodes[position].key, [block.name for block in network.weights(position)]
+        quantizer = _weight_quantizer(network, position)
+        clips = quantizer != _weight_quantizer(self.network, position) and _follows_weights(quantizer)
+        limit = self._limit(key, quantizer, blocks) if clips else None
+        for name in blocks:
+            trained = self.weights[name]
+            weights[name].copy_(trained if limit is None else trained.clamp(-limit, limit))
+        if quantizer.learns_scale:
+            _set_range(weights, key, self.weights[f"{key}/log2_range"] if limit is None else limit.log2())
+
+    def _limit(self, key: str, quantizer: Quantizer, blocks: Sequence[str]) -> Tensor:
+        """Where the weights of a layer are clipped, as it broadcasts over them."""
+        if (key, quantizer) not in self._limits:
+            trained = [self.weights[name] for name in blocks]
+            rows = torch.cat([_weight_rows(each, quantizer) for each in trained], 1)
+            largest = rows.abs().amax(1)
+            seen = Seen(quantizer, _centres(quantizer), _histogram(rows, largest, quantizer.signed))
+            self._limits[key, quantizer] = _best_ranges([seen], largest).reshape(-1, *[1] * (trained[0].dim() - 1))
+        return self._limits[key, quantizer]
 
 
 @torch.no_grad()
@@ -117,8 +221,8 @@ def _float_op(op: Op) -> Op:
             return replace(op, activation=_float_activation(quantizer))
         case Activation(quantizer=quantizer):
             return replace(op, quantizer=_float_activation(quantizer))
-        case Add():
-            return replace(op, saturate=None)
+        case Add(saturate=levels):
+            return replace(op, saturate=ANY_POSITIVE if levels is not None and levels.lowest == 0 else None)
         case GlobalSumPool():
             return replace(op, shift=0)
         case Input() | MaxPool2d() | AveragePool2d() | SumPool2d() | Concat():
@@ -137,29 +241,52 @@ def _float_activation(quantizer: Quantizer) -> Quantizer:
     return Clipped(0.0, quantizer.first_range) if quantizer.learns_scale else Relu()
 
 
-def _range_groups(network: Network) -> dict[str, tuple[Quantizer, list[int]]]:
-    """For every learned activation range its quantizer and the nodes whose values it has to hold.
+def _range_groups(network: Network) -> dict[str, list[tuple[Quantizer, int]]]:
+    """For every learned activation range the nodes whose values it has to hold, with their quantizers.
 
     Saturating sums are among them: what they add has one range, and so has the sum.
     """
-    groups: dict[str, tuple[Quantizer, list[int]]] = {}
+    groups: dict[str, list[tuple[Quantizer, int]]] = {}
     key_of: dict[int, str] = {}
     for position, node in enumerate(network.nodes):
         match node.op:
             case BatchNorm(activation=quantizer) | Activation(quantizer=quantizer) if quantizer.learns_scale:
                 key_of[position] = scale_key(node)
-                groups.setdefault(key_of[position], (quantizer, []))[1].append(position)
+                groups.setdefault(key_of[position], []).append((quantizer, position))
             case Add(saturate=levels) if levels is not None and node.inputs[0] in key_of:
                 key_of[position] = key_of[node.inputs[0]]
-                groups[key_of[position]][1].append(position)
+                members = [quantizer for quantizer, _ in groups[key_of[position]]]
+                quantizer = next((each for each in members if each.levels == levels), members[0])
+                groups[key_of[position]].append((quantizer, position))
             case _:
                 pass
     return groups
 
 
-def _values(network: Network, weights: Weights, batches: Sequence[Tensor]) -> Iterable[list[Tensor]]:
+def _weight_quantizer(network: Network, position: int) -> Quantizer:
+    op = network.nodes[position].op
+    assert isinstance(op, Conv2d | DepthwiseConv2d | Linear)
+    return op.weight
+
+
+def _follows_weights(quantizer: Quantizer) -> bool:
+    """Whether the scale of weights is that of the largest of them, or a learned one."""
+    return isinstance(quantizer, Uniform) and isinstance(quantizer.step, str)
+
+
+def _weight_rows(latent: Tensor, quantizer: Quantizer) -> Tensor:
+    """Weights that one scale serves: (1, n), or (filters, n) where each filter has its own."""
+    return latent.flatten(1) if quantizer.per_channel else latent.reshape(1, -1)
+
+
+def _set_range(weights: Weights, key: str, log2_range: Tensor) -> None:
+    parameter = weights[f"{key}/log2_range"]
+    parameter.copy_(log2_range.reshape(parameter.shape))
+
+
+def _values(network: Network, weights: Weights, batches: Sequence[Tensor]) -> Iterable[list[Quantized]]:
     for images in batches:
-        yield [value.real for value in run(network, weights, images) if value is not None]
+        yield [value for value in run(network, weights, images) if value is not None]
 
 
 def _rows(values: Tensor, quantizer: Quantizer) -> Tensor:
@@ -171,26 +298,62 @@ def _histogram(rows: Tensor, largest: Tensor, signed: bool) -> Tensor:
     """(rows, BINS) counts over [0, largest], or [-largest, largest]."""
     relative = rows / largest.clamp_min(torch.finfo(rows.dtype).tiny)[:, None]
     place = (relative + 1) / 2 if signed else relative
-    index = (place * BINS).long().clamp_(0, BINS - 1) + BINS * torch.arange(len(rows), device=rows.device)[:, None]
-    return torch.bincount(index.flatten(), minlength=BINS * len(rows)).reshape(-1, BINS).double()
+    return _counts((place * BINS).long().clamp_(0, BINS - 1), BINS)
 
 
-def _best_ranges(counts: Tensor, largest: Tensor, quantizer: Quantizer) -> Tensor:
-    """(rows,) the range with the least squared error for each histogram; channels that are always zero get the mean."""
+def _centres(quantizer: Quantizer) -> Tensor:
+    """(BINS,) the middle of each bin of a histogram, in units of the largest magnitude."""
+    centres = (torch.arange(BINS).double() + 0.5) / BINS
+    return centres * 2 - 1 if quantizer.signed else centres
+
+
+def _code_counts(rows: Tensor, quantizer: Quantizer) -> Tensor:
+    """(rows, codes) how often each integer from the lowest level to the highest occurs."""
     assert quantizer.levels is not None
-    centres = (torch.arange(BINS, device=counts.device).double() + 0.5) / BINS
-    if quantizer.signed:
-        centres = centres * 2 - 1
-    fractions = torch.arange(1, FRACTIONS + 1, device=counts.device).double() / FRACTIONS
-    errors = counts @ _squared_errors(centres, fractions, quantizer, quantizer.levels)
+    lowest, highest = quantizer.levels.lowest, quantizer.levels.highest
+    return _counts(rows.long().sub_(lowest).clamp_(0, highest - lowest), highest - lowest + 1)
+
+
+def _fractions_of(quantizer: Quantizer) -> Tensor:
+    """(codes,) what each integer from the lowest level to the highest means, in units of the range."""
+    assert quantizer.levels is not None
+    return torch.arange(quantizer.levels.lowest, quantizer.levels.highest + 1).double() / quantizer.levels.magnitude
+
+
+def _counts(index: Tensor, size: int) -> Tensor:
+    """(rows, size) how often each of 0 to size - 1 is in each row."""
+    index = index + size * torch.arange(len(index), device=index.device)[:, None]
+    return torch.bincount(index.flatten(), minlength=size * len(index)).reshape(-1, size).double()
+
+
+class Seen(NamedTuple):
+    """Numbers for which a range is sought: the rule that will round them, the numbers (n,), and how often each occurs
+    in each row, (rows, n)."""
+
+    quantizer: Quantizer
+    numbers: Tensor
+    counts: Tensor
+
+
+def _best_ranges(seen: Sequence[Seen], largest: Tensor) -> Tensor:
+    """(rows,) the range with the least squared error, all that is seen together.
+
+    largest: (rows,) the most that is tried, and the unit of the numbers. Rows that are always zero get the mean.
+    """
+    fractions = torch.arange(1, FRACTIONS + 1, device=largest.device).double() / FRACTIONS
+    errors = sum(
+        each.counts @ _squared_errors(each.numbers.to(largest.device), fractions, each.quantizer) for each in seen
+    )
+    assert isinstance(errors, Tensor)
     ranges = fractions[errors.argmin(1)] * largest
     alive = largest > 0
-    usual = ranges[alive].mean() if bool(alive.any()) else ranges.new_tensor(quantizer.first_range)
+    usual = ranges[alive].mean() if bool(alive.any()) else ranges.new_tensor(seen[0].quantizer.first_range)
     return torch.where(alive, ranges, usual).float()
 
 
-def _squared_errors(centres: Tensor, ranges: Tensor, quantizer: Quantizer, levels: Levels) -> Tensor:
-    """(bins, ranges) of every number at every range."""
-    steps = ranges / levels.magnitude
-    units = centres[:, None] / steps
-    return (quantizer.codes(units) * steps - centres[:, None]).square()
+def _squared_errors(numbers: Tensor, ranges: Tensor, quantizer: Quantizer) -> Tensor:
+    """(numbers, ranges) of every number at every range."""
+    assert quantizer.levels is not None
+    steps = ranges / quantizer.levels.magnitude
+    units = numbers[:, None] / steps
+    return (quantizer.codes(units) * steps - numbers[:, None]).square()
