@@ -13,10 +13,9 @@ import torch
 from bitwright import Architecture
 from bitwright.errors import BitwrightError, ConfigError, InvalidArchitecture, StorageError
 from bitwright.experiment import Experiment, read_yaml, resolve
+from bitwright.experiment.trained import found_architecture, latest_training
 from bitwright.run_directory import (
     TrainingRun,
-    found_architecture,
-    latest_training,
     require_same,
     start_search,
     training_path,

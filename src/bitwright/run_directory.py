@@ -15,11 +15,10 @@ RUN/train/                 a training: config.yaml, network.json, checkpoint.pt,
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +30,18 @@ import yaml
 from . import files
 from .architecture import Architecture
 from .errors import ConfigError, StorageError
+from .evaluators import Evaluator
 from .evaluators.from_scratch import FromScratch
 from .evaluators.shared_weights import SharedWeights
 from .experiment import Experiment, read_yaml
+from .experiment.trained import found_architecture, latest_training, read_json
 from .journal import Journal
 from .log_lines import SampledArchitecture, architecture_lines, controller_line, evaluation_lines
 from .modules import Weights
 from .network import Network
 from .networks.checkpoints import Loaded, initialise, read_tensors
 from .report.search_report import SearchReport, write_report
-from .search import search
-from .spaces import SearchSpace
+from .search import LEARNED, search
 from .strategies import Strategy
 from .train import checkpoint
 from .train.distributed import ranks
@@ -60,8 +60,11 @@ SAMPLING_TRIES = 50  # draws per wanted architecture before a budget is taken to
 class SearchRun:
     """A search in its directory."""
 
-    def __init__(self, experiment: Experiment, path: Path, console: Console | None = None) -> None:
-        self.experiment, self.path, self.console = experiment, path, console
+    def __init__(
+        self, experiment: Experiment, path: Path, console: Console | None = None, origin: Path | None = None
+    ) -> None:
+        """origin: a search whose trials the strategy is told first, and whose shared weights are gone on with."""
+        self.experiment, self.path, self.console, self.origin = experiment, path, console, origin
         self.options = experiment.search
         self.checkpoint = path / "checkpoints" / "search.pt"
 
@@ -73,51 +76,67 @@ class SearchRun:
     def _execute(self) -> SearchReport:
         experiment = self.experiment
         self.strategy: Strategy = experiment.strategy()
-        self.evaluator = SharedWeights(
-            experiment.space,
-            experiment.dataset,
-            experiment.supernet,
-            warmup_epochs=self.options.warmup_epochs,
-            round_epochs=self.options.round_epochs,
-            costs=experiment.costs,
-            seed=experiment.seed,
+        with contextlib.ExitStack() as stack:
+            self.evaluator = self._evaluator(stack)
+            self.figures: list[dict[str, float]] = []  # of the strategy, at the end of each round
+            self.seconds = 0.0
+            self._restore()
+            journal = Journal(
+                self.path / "search.log", self.path / "events", self.console,
+                first_step=self._steps + 1, seconds=self.seconds,
+            )  # fmt: skip
+            self.journal = self.evaluator.journal = stack.enter_context(journal)
+            self.began = self.saved = time.monotonic()
+            self._search()
+            report = self._conclude()
+        write_best(self.path, report.best)
+        return report
+
+    def _evaluator(self, stack: contextlib.ExitStack) -> Evaluator:
+        experiment, folder = self.experiment, self.path / "checkpoints" / "evaluations"
+        if not self.options.workers:
+            return experiment.evaluator(save_in=folder)
+        from .evaluators._ray_pool import RayPool
+
+        pool = RayPool(
+            partial(_made_again, experiment.values, folder),
+            workers=self.options.workers,
+            address=self.options.ray_address,
+            deterministic=experiment.deterministic,
+            threads=max(experiment.threads, 1),
+            gpus=1.0 if experiment.device.type == "cuda" else 0.0,
         )
-        self.figures: list[dict[str, float]] = []  # of the strategy, at the end of each round
-        self.seconds = 0.0
-        self._restore()
-        journal = Journal(
-            self.path / "search.log", self.path / "events", self.console,
-            first_step=self.evaluator.steps + 1, seconds=self.seconds,
-        )  # fmt: skip
-        self.journal = self.evaluator.journal = journal
-        self.began = self.saved = time.monotonic()
-        per_round = self.options.updates * self.options.batch
-        with journal:
+        return stack.enter_context(contextlib.closing(pool))
+
+    @property
+    def _steps(self) -> int:
+        """Where the evaluator's learning is: training steps of a supernet, else trials."""
+        return self.evaluator.steps if isinstance(self.evaluator, SharedWeights) else len(self.archive.of("search"))
+
+    @property
+    def _per_round(self) -> int:
+        return self.options.updates * self.options.batch
+
+    def _search(self) -> None:
+        experiment = self.experiment
+        total = experiment.rounds * self._per_round
+        done = len(self.archive.of("search"))
+        shown = contextlib.nullcontext() if experiment.trains_supernet else self.journal.progress("trials", total, done)
+        with shown as self.progress:
             search(
                 self.strategy,
                 self.evaluator,
-                trials=experiment.rounds * per_round,
+                trials=total,
                 batch=self.options.batch,
-                round_trials=per_round,
+                round_trials=self._per_round,
                 seed=experiment.seed,
                 archive=self.archive,
-                told=len(self.archive.of("search")),
+                told=done,
+                space=experiment.space,
                 tick=self._tick,
                 after_batch=self._after_batch,
                 after_round=self._after_round,
             )
-            report = self._conclude()
-        best = report.best
-        files.write_json(
-            self.path / "best.json",
-            {
-                "architecture": str(best.architecture),
-                "choices": list(best.architecture.choices),
-                "validation_accuracy": best.measurement.accuracy,
-                "costs": dict(best.measurement.costs),
-            },
-        )
-        return report
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -131,6 +150,8 @@ class SearchRun:
     def _restore(self) -> None:
         if not self.checkpoint.exists():
             self.archive.truncate(0)
+            if self.origin is not None:
+                self._take_over(self.origin)
             return
         state = checkpoint.load(self.checkpoint, self.experiment.device)
         with checkpoint.restoring(self.checkpoint):
@@ -138,6 +159,27 @@ class SearchRun:
             self.strategy.load_state_dict(state["strategy"])
             self.evaluator.load_state_dict(state["evaluator"])
         self.archive.truncate(trials)
+
+    def _take_over(self, origin: Path) -> None:
+        """Tell the strategy another search's trials, with the costs that are asked for now, and take its weights."""
+        experiment = self.experiment
+        with contextlib.closing(Archive(origin / "archive.sqlite")) as archive:
+            trials = archive.of("search")
+        if not trials or any(t.architecture.space != experiment.space.name for t in trials):
+            raise ConfigError(f"{origin} holds no trials of {experiment.space.name} to go on from")
+        architectures = [experiment.space.architecture(t.architecture.choices) for t in trials]
+        measurements = [
+            replace(t.measurement, costs={**t.measurement.costs, **experiment.costs_of(a)})
+            for t, a in zip(trials, architectures, strict=True)
+        ]
+        told = self.archive.record(architectures, measurements, purpose="told")
+        for start in range(0, len(told), self.options.batch):
+            self.strategy.tell(told[start : start + self.options.batch])
+        left = origin / "checkpoints" / "search.pt"
+        if experiment.trains_supernet and left.exists():
+            state = checkpoint.load(left, experiment.device)
+            with checkpoint.restoring(left):
+                self.evaluator.load_state_dict(state["evaluator"])
 
     def _save(self) -> None:
         checkpoint.save(self.checkpoint, self._state())
@@ -148,6 +190,8 @@ class SearchRun:
             self._save()
 
     def _after_batch(self, trials: Sequence[Trial]) -> None:
+        if self.progress is not None:
+            self.progress.advance(len(trials))
         figures = self.strategy.figures()
         update = len(self.archive.of("search")) // self.options.batch
         if "entropy" not in figures or (update - 1) % LOG_UPDATES:  # the line is of a controller
@@ -163,10 +207,30 @@ class SearchRun:
         )  # fmt: skip
 
     def _after_round(self, number: int) -> None:
-        per_round = self.options.updates * self.options.batch
-        trials = self.archive.of("search")[-per_round:]
+        trials = self.archive.of("search")[-self._per_round :]
         mean = float(np.mean([t.measurement.accuracy for t in trials]))
         self.figures.append(dict(self.strategy.figures()))
+        sampled = self.experiment.trains_supernet  # elsewhere a sample costs as much as a trial
+        listed = self._sample(number) if sampled else trials
+        self.journal.line(evaluation_lines(epoch=number + 1, step=self._steps, accuracy=mean), quiet=True)
+        self.journal.scalars(
+            {"search/accuracy": mean} | {f"search/{name}": value for name, value in self.figures[-1].items()},
+            self._steps,
+        )
+        best = max(t.measurement.accuracy for t in listed)
+        entropy = f"  entropy {self.figures[-1]['entropy']:.2f}" if "entropy" in self.figures[-1] else ""
+        console = self.journal.console
+        if console is not None:
+            console.print(
+                f"round {number + 1:>3d}/{self.experiment.rounds}  accuracy of {self._per_round} trials {mean:.4f}"
+                f"{entropy}  best of {f'{len(listed)} samples' if sampled else 'them'} {best:.4f}"
+                f"  {self.journal.minutes:.1f} min",
+                markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
+        self._save()
+
+    def _sample(self, number: int) -> list[Trial]:
+        """What the strategy would take now, listed in the log."""
         sampled = self.strategy.ask(self.options.samples, np.random.default_rng([self.experiment.seed, 2, number]))
         measured = self.archive.record(sampled, self.evaluator.evaluate(sampled), purpose="sample")
         half = len(sampled[0].choices) // 2
@@ -175,26 +239,38 @@ class SearchRun:
             for t in measured
         ]
         self.journal.line(architecture_lines(listed), quiet=True)
-        self.journal.line(evaluation_lines(epoch=number + 1, step=self.evaluator.steps, accuracy=mean), quiet=True)
-        self.journal.scalars(
-            {"search/accuracy": mean} | {f"search/{name}": value for name, value in self.figures[-1].items()},
-            self.evaluator.steps,
-        )
-        best = max(listed, key=lambda a: a.accuracy)
-        entropy = f"  entropy {self.figures[-1]['entropy']:.2f}" if "entropy" in self.figures[-1] else ""
-        console = self.journal.console
-        if console is not None:
-            console.print(
-                f"round {number + 1:>3d}/{self.experiment.rounds}  accuracy of {per_round} trials {mean:.4f}{entropy}"
-                f"  best of {len(listed)} samples {best.accuracy:.4f}  {self.journal.minutes:.1f} min",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
-        self._save()
+        return measured
 
     def _conclude(self) -> SearchReport:
         """Rank candidates on all validation images, beside as many random architectures; train some from scratch."""
         experiment, options = self.experiment, self.options
-        self.archive.truncate(len([t for t in self.archive if t.purpose in ("search", "sample")]))
+        self.archive.truncate(len([t for t in self.archive if t.purpose in (*LEARNED, "sample")]))
+        candidates, drawn = self._ranked() if experiment.trains_supernet else (self._best(options.candidates), [])
+        best = max(
+            candidates,
+            key=lambda t: (experiment.objective.is_met(t.measurement.costs), experiment.objective(t.measurement)),
+        )
+        report = SearchReport(
+            space=experiment.space,
+            objective=experiment.objective,
+            archive=self.archive,
+            best=best,
+            candidates=candidates,
+            random=drawn,
+            compared=self._trained_alone(candidates, drawn, best) if experiment.trains_supernet else [],
+            standalone_epochs=options.standalone_epochs,
+            round_trials=self._per_round,
+            entropies=[f["entropy"] for f in self.figures if "entropy" in f],
+            seconds=self.seconds + time.monotonic() - self.began,
+            device=experiment.device,
+        )
+        write_report(report, self.path / "report")
+        return report
+
+    def _ranked(self) -> tuple[list[Trial], list[Trial]]:
+        """Candidates and random architectures, measured on all validation images with the shared weights."""
+        experiment, options = self.experiment, self.options
+        assert isinstance(self.evaluator, SharedWeights)
         late = self._late_best(-(-options.candidates // 2))
         fresh = self._sampled(
             self.strategy,
@@ -211,38 +287,36 @@ class SearchRun:
                     found += self.evaluator.evaluate_fully([architecture])
                     progress.advance()
             measured[purpose] = self.archive.record(architectures, found, purpose)
-        best = max(
-            measured["candidate"],
-            key=lambda t: (experiment.objective.is_met(t.measurement.costs), experiment.objective(t.measurement)),
-        )
-        chosen = _spread(measured["candidate"], best, -(-options.standalone // 2)) + _spread(
-            measured["random"], None, options.standalone // 2
-        )
+        return measured["candidate"], measured["random"]
+
+    def _trained_alone(
+        self, candidates: Sequence[Trial], drawn: Sequence[Trial], best: Trial
+    ) -> list[tuple[Trial, Trial]]:
+        """Some of the ranked ones, the best among them, each with what a training from scratch gave."""
+        experiment, options = self.experiment, self.options
+        chosen = _spread(candidates, best, -(-options.standalone // 2)) + _spread(drawn, None, options.standalone // 2)
+        if not chosen:
+            return []
         recipe = replace(experiment.training, epochs=options.standalone_epochs)
         alone = FromScratch(
             experiment.space, experiment.dataset, recipe, seed=experiment.seed, journal=self.journal,
             save_in=self.path / "checkpoints" / "standalone",
         )  # fmt: skip
         architectures = [t.architecture for t in chosen]
-        standalone = (
-            self.archive.record(architectures, alone.evaluate(architectures), "standalone") if architectures else []
+        return list(
+            zip(chosen, self.archive.record(architectures, alone.evaluate(architectures), "standalone"), strict=True)
         )
-        report = SearchReport(
-            space=experiment.space,
-            objective=experiment.objective,
-            archive=self.archive,
-            best=best,
-            candidates=measured["candidate"],
-            random=measured["random"],
-            compared=[(shared, own) for shared, own in zip(chosen, standalone, strict=True)],
-            standalone_epochs=options.standalone_epochs,
-            round_trials=options.updates * options.batch,
-            entropies=[f["entropy"] for f in self.figures if "entropy" in f],
-            seconds=self.seconds + time.monotonic() - self.began,
-            device=experiment.device,
-        )
-        write_report(report, self.path / "report")
-        return report
+
+    def _best(self, count: int) -> list[Trial]:
+        """The trials of different networks with the highest rewards, those within the budgets first."""
+        experiment = self.experiment
+        chosen: dict[Architecture, Trial] = {}
+        for trial in sorted(
+            self.archive.of("search"),
+            key=lambda t: (not experiment.objective.is_met(t.measurement.costs), -experiment.objective(t.measurement)),
+        ):
+            chosen.setdefault(experiment.space.canonical(trial.architecture), trial)
+        return list(chosen.values())[:count]
 
     def _late_best(self, count: int) -> list[Architecture]:
         """Different architectures of the search's second half with the highest rewards; in the budgets if any is."""
@@ -273,8 +347,7 @@ class SearchRun:
             for architecture in asked:
                 canonical = experiment.space.canonical(architecture)
                 if canonical not in known:
-                    network = experiment.space.shared_network(architecture).trunk
-                    costs = {name: cost(network).total for name, cost in experiment.costs.items()}
+                    costs = experiment.costs_of(architecture)
                     (within if experiment.objective.is_met(costs) else beyond).setdefault(canonical, architecture)
             if len(within) >= count:
                 break
@@ -289,10 +362,46 @@ def _spread(trials: Sequence[Trial], first: Trial | None, count: int) -> list[Tr
     return ([first] if first is not None and count else []) + [ranked[i] for i in dict.fromkeys(places)]
 
 
-def start_search(experiment: Experiment, path: Path, *, resume: bool, console: Console | None = None) -> SearchRun:
-    """A search in a new directory, or with `resume` in the one where it was started."""
+def start_search(
+    experiment: Experiment,
+    path: Path,
+    *,
+    resume: bool,
+    console: Console | None = None,
+    origin: Path | None = None,
+) -> SearchRun:
+    """A search in a new directory, or with `resume` in the one where it was started.
+
+    origin: a search of the same space whose trials and shared weights this one goes on from.
+    """
+    recorded = path / "origin.json"
+    if resume and recorded.exists():
+        origin = Path(read_json(recorded)["run"])
+    elif origin is not None:
+        if resume:
+            raise ConfigError(f"{path} was not started from another search; leave out --from")
+        if not (origin / "archive.sqlite").exists():
+            raise ConfigError(f"{origin} holds no search to go on from")
     claim_search(path, experiment.values, experiment.check, resume=resume)
-    return SearchRun(experiment, path, console)
+    if origin is not None:
+        files.write_json(recorded, {"run": str(origin.absolute())})
+    return SearchRun(experiment, path, console, origin)
+
+
+def write_best(run: Path, best: Trial) -> None:
+    """best.json, which says what was found, and by being there that the search is complete."""
+    content = {
+        "architecture": str(best.architecture),
+        "choices": list(best.architecture.choices),
+        "validation_accuracy": best.measurement.accuracy,
+        "costs": dict(best.measurement.costs),
+    }
+    files.write_json(run / "best.json", content)
+
+
+def _made_again(values: dict[str, Any], folder: Path) -> Evaluator:
+    """The evaluator of an experiment, in a process of its own."""
+    return Experiment(values).evaluator(save_in=folder)
 
 
 def claim_search(path: Path, values: dict[str, Any], check: Callable[[], object], *, resume: bool) -> None:
@@ -342,8 +451,7 @@ def alone_in(path: Path) -> Iterator[None]:
 
 
 def write_config(path: Path, values: dict[str, Any]) -> None:
-    values = values | {"dataset": values["dataset"] | {"root": str(Path(values["dataset"]["root"]).absolute())}}
-    files.write_text(path, yaml.safe_dump(values, sort_keys=False))
+    files.write_text(path, yaml.safe_dump(_placed(values), sort_keys=False))
 
 
 def require_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
@@ -357,9 +465,20 @@ def differing_options(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tup
 
     Those that say only where and how fast is computed are left out.
     """
-    ignored = ("device", "threads", "dataset.root", "dataset.workers")
-    was, now = _flat(old), _flat(new)
+    ignored = ("device", "threads", "dataset.root", "dataset.workers", "search.workers", "search.ray_address")
+    was, now = _flat(_placed(old)), _flat(_placed(new))
     return {key: (was.get(key), now[key]) for key in now if key not in ignored and was.get(key) != now[key]}
+
+
+def _placed(values: dict[str, Any]) -> dict[str, Any]:
+    """The options with paths as absolute ones, so that a run is understood from anywhere."""
+    placed = {section: dict(given) if isinstance(given, dict) else given for section, given in values.items()}
+    placed["dataset"]["root"] = str(Path(placed["dataset"]["root"]).absolute())
+    for section, option in (("space", "network"), ("search", "latency_table")):
+        given = placed.get(section, {}).get(option)
+        if isinstance(given, str) and given and Path(given).exists():
+            placed[section][option] = str(Path(given).absolute())
+    return placed
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -371,29 +490,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             else {f"{prefix}{key}": value}
         )
     return flat
-
-
-def found_architecture(path: Path, space: SearchSpace) -> Architecture:
-    """The architecture of a best.json."""
-    try:
-        return space.parse(json.loads(path.read_text(encoding="utf-8"))["architecture"])
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}; has the search been completed?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        raise StorageError(f'{path} is corrupt: it should hold {{"architecture": "space(0 2 1 ...)"}}') from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that a run has written."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        content = None
-    if not isinstance(content, dict):
-        raise StorageError(f"{path} is corrupt: it holds no JSON object")
-    return content
 
 
 class TrainingRun:
@@ -422,11 +518,13 @@ class TrainingRun:
 
     @property
     def init(self) -> Path | None:
-        """Where its weights start from, as said now or when it was started."""
-        if self.given_init is None and (self.path / "network.json").exists():
+        """Where its weights start from, as said now or when it was started; else the network that the space is of."""
+        if self.given_init is not None:
+            return self.given_init
+        if (self.path / "network.json").exists():
             recorded = read_json(self.path / "network.json").get("initialised_from")
             return None if recorded is None else Path(recorded)
-        return self.given_init
+        return self.experiment.trained_base
 
     @cached_property
     def initialised(self) -> tuple[Weights, Loaded] | None:
@@ -435,7 +533,10 @@ class TrainingRun:
             return None
         network = self.experiment.final_space.training_network(self.architecture)
         weights = Weights([network], seed=self.experiment.seed)
-        return weights, initialise(weights, network, self.init)
+        loaded = initialise(weights, network, self.init)
+        if self.init == self.experiment.trained_base:
+            weights.load_state_dict(self.experiment.quantized_base(self.architecture).state_dict())
+        return weights, loaded
 
     def start(self, *, resume: bool) -> None:
         """Claim the directory, or with `resume` take it as it was left."""
@@ -596,13 +697,3 @@ def open_trained(run: Path, data: Path | None = None, **options: Any) -> Trainin
     if data is not None:
         values["dataset"] = values["dataset"] | {"root": str(data)}
     return TrainingRun.open(path, values)
-
-
-def latest_training(path: Path) -> Path:
-    """The newest completed training of a run; `path` may also be a training itself."""
-    if (path / "weights.safetensors").exists():
-        return path
-    done = [p for p in path.glob("train*") if (p / "result.json").exists()]
-    if not done:
-        raise ConfigError(f"{path} holds no trained network; run `bitwright train {path}` first")
-    return max(done, key=lambda p: int(p.name.partition("-")[2] or 1))

@@ -15,6 +15,8 @@ from .spaces import DecisionSpace
 from .strategies import Strategy
 from .trial import Archive, Measurement, Trial
 
+LEARNED = ("told", "search")  # purposes of trials that a strategy has learned from: another search's, and its own
+
 
 def search(
     strategy: Strategy,
@@ -78,7 +80,8 @@ class _Measured:
         self.evaluator, self.space = evaluator, space if evaluator.deterministic else None
         self.known: dict[Architecture, Measurement] = {}
         if self.space is not None:
-            for trial in reversed(archive.of("search")):  # the first of the same network is the one that took time
+            learned = [trial for trial in archive if trial.purpose in LEARNED]
+            for trial in reversed(learned):  # the first of the same network is the one that took time
                 self.known[self.space.canonical(trial.architecture)] = replace(trial.measurement, seconds=0.0)
 
     def evaluate(self, architectures: Sequence[Architecture]) -> list[Measurement]:

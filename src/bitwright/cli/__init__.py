@@ -25,6 +25,7 @@ COMMANDS = {
     "film": "the best cell of a search over time, as GIF or MP4",
     "data": "list, check or download data sets",
     "nasbench": "count, convert, query, export and analyze NAS-Bench-101",
+    "pareto": "the trials of a search that no other beats in every objective, and the hypervolume over time",
     "compare": "compare search strategies on the table of a benchmark",
     "reproduce": "train the networks of a published table and set the errors beside it",
 }
@@ -37,6 +38,7 @@ MODULES = {
     "latency": "latency",
     "quantize": "quantize",
     "nasbench": "nasbench",
+    "pareto": "pareto",
     "compare": "compare",
     "reproduce": "reproduce",
     "derive": "language",

@@ -16,22 +16,17 @@ from .. import catalogue
 from ..architecture import Architecture
 from ..errors import ConfigError, DataError, ExportError
 from ..experiment import Experiment, LanguageExperiment, resolve
+from ..experiment.trained import found_architecture, latest_training
 from ..files import write_text
 from ..journal import Journal
 from ..nasbench.drawing import as_dot
+from ..relaxation.run import start_relaxation
 from ..report.evaluation import Evaluation
 from ..report.evaluation import evaluate as evaluate_network
 from ..report.figures import draw_cells
 from ..report.layer_figure import draw_layers
 from ..report.weight_figures import draw_weights
-from ..run_directory import (
-    TrainingRun,
-    found_architecture,
-    latest_training,
-    open_trained,
-    start_search,
-    training_path,
-)
+from ..run_directory import TrainingRun, open_trained, start_search, training_path
 from ..spaces.enas_macro import EnasMacro
 from ..spaces.enas_micro import CELLS, EnasMicro
 from ..spaces.nasbench101 import Nasbench101
@@ -39,6 +34,7 @@ from ..text.corpora import ALIASES, CORPORA, known_as, load_corpus
 from ..train.distributed import launched
 from ..train.distributed import ranks as current_ranks
 from ..train.step import measure
+from ..trial import Trial
 from . import language
 from .options import Parser, layer_table, open_any, open_console, open_experiment, use_threads
 
@@ -54,18 +50,29 @@ def search(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run that is there")
     parser.add_argument(
+        "--from",
+        dest="origin",
+        type=Path,
+        metavar="RUN",
+        help="a search whose trials and shared weights to go on from, with other objectives or budgets",
+    )
+    parser.add_argument(
         "--init", type=Path, metavar="RUN", help="of recurrent cells: a search or training whose weights to start from"
     )
     options, rest = parser.read(arguments, "search")
+    if options.origin is not None and options.preset is None:
+        rest = ["--config", str(options.origin / "config.yaml"), *rest]
     experiment = open_any(resolve(rest, options.preset))
     out = options.out or Path("runs") / (options.preset or experiment.values["dataset"]["name"])
     console = open_console()
     if isinstance(experiment, LanguageExperiment):
+        if options.origin is not None:
+            raise ConfigError("--from is of searches for networks of images; --init starts from weights")
         language.search(experiment, out, resume=options.resume, init=options.init)
     elif options.init is not None:
         raise ConfigError("--init is of searches for recurrent cells")
     else:
-        _search(experiment, out, options.resume, console)
+        _search(experiment, out, options.resume, console, options.origin)
     console.print(f"\nnext: bitwright train {out}")
 
 
@@ -357,25 +364,30 @@ def _deploy(training: TrainingRun, out: Path, console: Console) -> None:
     deploy.verify([str(out), "--samples", str(len(training.experiment.dataset.test)), "--threads", "1"])
 
 
-def _search(experiment: Experiment, out: Path, resume: bool, console: Console) -> None:
+def _search(experiment: Experiment, out: Path, resume: bool, console: Console, origin: Path | None = None) -> None:
     if resume and not (out / "config.yaml").exists():
         console.print(f"there is nothing to resume in {out}; the search starts")
-    run = start_search(experiment, out, resume=resume, console=console)
+    if experiment.search.method == "relaxation":
+        if origin is not None:
+            raise ConfigError("--from tells a strategy what is known; a relaxation has none")
+        _relax(experiment, out, resume, console)
+        return
+    run = start_search(experiment, out, resume=resume, console=console, origin=origin)
     if (out / "best.json").exists():
         console.print(f"the search in {out} is complete")
         return
     space = experiment.space
     console.print(
         f"searching {space.name} on {experiment.values['dataset']['name']} in {out}:"
-        f" {experiment.rounds} rounds of {experiment.search.updates * experiment.search.batch} trials"
+        f" {experiment.rounds} round{'s' * (experiment.rounds > 1)} of"
+        f" {experiment.search.updates * experiment.search.batch} trials"
     )
     report = run.execute()
-    accuracy = report.best.measurement.accuracy
-    console.print(f"\nbest architecture: {report.best.architecture}")
-    console.print(f"validation accuracy with shared weights: {accuracy:.4f}")
-    console.print(
-        f"candidates against random architectures: {report.advantage:+.4f} on average (p = {report.p_value:.2g})"
-    )
+    _print_best(console, report.best, " with shared weights" if experiment.trains_supernet else "")
+    if report.random:
+        console.print(
+            f"candidates against random architectures: {report.advantage:+.4f} on average (p = {report.p_value:.2g})"
+        )
     if report.correlation is not None:
         console.print(
             "rank correlation of shared-weight with stand-alone accuracy: Kendall's tau"
@@ -383,6 +395,28 @@ def _search(experiment: Experiment, out: Path, resume: bool, console: Console) -
         )
     for warning in report.warnings:
         console.print(f"warning: {warning}")
+
+
+def _relax(experiment: Experiment, out: Path, resume: bool, console: Console) -> None:
+    run = start_relaxation(experiment, out, resume=resume, console=console)
+    if (out / "best.json").exists():
+        console.print(f"the search in {out} is complete")
+        return
+    console.print(
+        f"relaxing {experiment.space.name} on {experiment.values['dataset']['name']} in {out}:"
+        f" {experiment.supernet.epochs} epochs, {experiment.relaxation.warmup_epochs} of them warm-up"
+    )
+    report = run.execute()
+    _print_best(console, report.best, " with shared weights")
+    for warning in report.warnings:
+        console.print(f"warning: {warning}")
+
+
+def _print_best(console: Console, best: Trial, measured: str) -> None:
+    console.print(f"\nbest architecture: {best.architecture}")
+    console.print(f"validation accuracy{measured}: {best.measurement.accuracy:.4f}")
+    for name, value in best.measurement.costs.items():
+        console.print(f"{name}: {value:,g}")
 
 
 def _check_train_options(options: argparse.Namespace) -> None:

@@ -17,6 +17,11 @@ SHORT = {
     "--data": "--dataset.root",
     "--space": "--space.name",
     "--strategy": "--strategy.name",
+    "--evaluator": "--evaluator.name",
+    "--network": "--space.network",
+    "--latency-table": "--search.latency_table",
+    "--ray-workers": "--search.workers",
+    "--ray-address": "--search.ray_address",
     "--weights": "--space.weights",
     "--activations": "--space.activations",
 }

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from ..errors import ConfigError
 from ..experiment import LanguageExperiment, kind_of, opened, read_yaml, resolve
+from ..experiment.trained import latest_training
 from ..recurrent.cell import RecurrentCell, published_name, read_dag
 from ..recurrent.drawing import draw_cell_in
 from ..recurrent.run import CellSearchRun, CellTraining, derive_again, perplexities
-from ..run_directory import latest_training
 from .options import Parser, open_console, prepared
 
 

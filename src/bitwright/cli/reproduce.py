@@ -14,11 +14,12 @@ from rich.table import Table
 
 from ..errors import ConfigError, StorageError
 from ..experiment import read_yaml, resolve
+from ..experiment.trained import read_json
 from ..files import write_json, write_text
 from ..network import Conv2d, DepthwiseConv2d, Linear, Network
 from ..report import markdown
 from ..report.evaluation import evaluate as evaluate_network
-from ..run_directory import TrainingRun, differing_options, read_json, require_same
+from ..run_directory import TrainingRun, differing_options, require_same
 from .options import Parser, open_console, open_experiment
 
 TEST = "test.json"  # in the directory of a training, once its test error is known

@@ -12,9 +12,10 @@ An option is looked up in this order: the command line, `--config` files, the pr
 A file may start from presets itself: `preset: mnist-quick`.
 """
 
+from .configuration import read_yaml
 from .images import Experiment, FinalOptions, SearchOptions
 from .language import LanguageExperiment
-from .resolve import component_names, experiment_parser, kind_of, opened, presets, read_yaml, resolve
+from .resolve import component_names, experiment_parser, kind_of, opened, presets, resolve
 
 __all__ = [
     "Experiment",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
+import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import yaml
 
 from .. import catalogue
 from ..errors import ConfigError
@@ -45,7 +49,7 @@ class Configuration:
 
     def options(self, section: str, **given_here: Any) -> Any:
         """The dataclass of a section."""
-        kind, given = self.OPTIONS[section], self.values[section]
+        kind, given = self.OPTIONS[section], self.values.get(section) or {}
         known = [field.name for field in dataclasses.fields(kind) if field.name not in self.GIVEN.get(section, ())]
         unknown = set(given) - set(known)
         if unknown:
@@ -81,3 +85,30 @@ def _device(name: str) -> torch.device:
             f"there is no device {name!r} on this machine; torch sees {torch.cuda.device_count()} CUDA devices"
         )
     return device
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; ConfigError names a file that is none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML file: {one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} should map sections such as `space:` to options")
+    try:
+        json.dumps(content, default=str)
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{path} holds an alias that contains itself") from None
+    return content
+
+
+def one_line(error: Exception) -> str:
+    """What an error of YAML or jsonargparse says, in the words of this program."""
+    text = " ".join(str(error).split()).removeprefix("Parser key ")
+    union = re.match(r'(".+?"): Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors', text)
+    if union is not None:
+        wanted = re.sub(r"<class '(\w+)'>", r"\1", union[2]).replace("NoneType", "null").replace(", null", " or null")
+        text = f"{union[1]} takes {wanted}, got {text.rpartition('Given value: ')[2]}"
+    return text

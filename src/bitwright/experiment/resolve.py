@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -18,9 +17,10 @@ from .. import catalogue
 from ..errors import ConfigError
 from ..spaces import SearchSpace
 from ..spaces.enas_rnn import EnasRnn
-from .configuration import Configuration
+from .configuration import Configuration, one_line, read_yaml
 from .images import Experiment
 from .language import LanguageExperiment
+from .trained import latest_training
 
 
 def presets() -> dict[str, str]:
@@ -53,7 +53,7 @@ def resolve(arguments: Sequence[str], preset: str | None = None) -> dict[str, An
         rest = [a for i, a in enumerate(arguments) if a != "--config" and (i == 0 or arguments[i - 1] != "--config")]
         parsed = parser.parse_args([a for a in rest if not a.startswith("--config=")], namespace=start)
     except (jsonargparse.ArgumentError, TypeError, ValueError, KeyError) as error:
-        raise ConfigError(_explained(_one_line(error), parser)) from None
+        raise ConfigError(_explained(one_line(error), parser)) from None
     values: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_unset=False, skip_validation=True))
     for section, name in names.items():
         values[section]["name"] = name
@@ -111,6 +111,8 @@ def experiment_parser(names: dict[str, str]) -> jsonargparse.ArgumentParser:
             parser.add_argument("--dataset.root", type=str, default="data", help="folder of the data set's files")
             parser.add_function_arguments(component, section, skip=skipped)
         else:
+            if "table" in inspect.signature(component).parameters:
+                parser.add_argument(f"--{section}.table", type=str, default="", help="the file of the benchmark")
             parser.add_class_arguments(component, section, skip=skipped)
         _describe(parser, section, component, f"{section} {name}")
     for section, constructor in kind.OPTIONS.items():
@@ -120,10 +122,12 @@ def experiment_parser(names: dict[str, str]) -> jsonargparse.ArgumentParser:
 
 
 def _describe(parser: jsonargparse.ArgumentParser, section: str, component: Any, title: str) -> None:
-    """Help texts from the docstring of a component, whose lines `option, option: text` say what its options mean."""
+    """Help texts from the docstrings of a component and its constructor, whose lines `option, option: text` say what
+    options mean."""
     texts: dict[str, str] = {}
     names: list[str] = []
-    for line in inspect.cleandoc(component.__doc__ or "").splitlines():
+    constructor = component.__init__.__doc__ if inspect.isclass(component) else None
+    for line in "\n".join(inspect.cleandoc(text or "") for text in (component.__doc__, constructor)).splitlines():
         if match := re.fullmatch(r"(\w+(?:, \w+)*): (.*)", line):
             names = match[1].split(", ")
             texts |= dict.fromkeys(names, match[2])
@@ -142,25 +146,13 @@ def _describe(parser: jsonargparse.ArgumentParser, section: str, component: Any,
             action.help = argparse.SUPPRESS
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; ConfigError names a file that is none."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML file: {_one_line(error)}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} should map sections such as `space:` to options")
-    try:
-        json.dumps(content, default=str)
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{path} holds an alias that contains itself") from None
-    return content
-
-
 def _layers(arguments: Sequence[str], preset: str | None) -> list[dict[str, Any]]:
     """The configurations that come before the command line, weakest first."""
+    given = _given_layers(arguments, preset)
+    return [*_of_base(given, arguments), *given]
+
+
+def _given_layers(arguments: Sequence[str], preset: str | None) -> list[dict[str, Any]]:
     layers = [] if preset is None else _preset_layers(preset)
     for position, argument in enumerate(arguments):
         if argument.startswith("--config="):
@@ -170,6 +162,29 @@ def _layers(arguments: Sequence[str], preset: str | None) -> list[dict[str, Any]
                 raise ConfigError("--config wants the name of a YAML file")
             layers += _file_layers(read_yaml(Path(arguments[position + 1])))
     return layers
+
+
+def _of_base(layers: Sequence[dict[str, Any]], arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """Where the space is of a network that a run has trained: its images and how it was trained, as the weakest say."""
+    network = _said("space", "network", layers, arguments)
+    if not network or not Path(network).is_dir():
+        return []
+    values = read_yaml(latest_training(Path(network)) / "config.yaml")
+    return [{"dataset": values["dataset"], "training": values["training"], "supernet": values["training"]}]
+
+
+def _said(section: str, option: str, layers: Sequence[dict[str, Any]], arguments: Sequence[str]) -> str | None:
+    """The value of an option as the strongest says it, before it is parsed."""
+    value = None
+    for layer in layers:
+        if isinstance(layer.get(section), dict):
+            value = layer[section].get(option, value)
+    for position, argument in enumerate(arguments):
+        if argument.startswith(f"--{section}.{option}="):
+            value = argument.partition("=")[2]
+        elif argument == f"--{section}.{option}" and position + 1 < len(arguments):
+            value = arguments[position + 1]
+    return None if value is None else str(value)
 
 
 def _preset_layers(preset: str) -> list[dict[str, Any]]:
@@ -188,11 +203,11 @@ def _file_layers(content: dict[str, Any]) -> list[dict[str, Any]]:
     A section that is empty says nothing; one that is a word names its component. Bits may be written as numbers.
     """
     below = content.pop("preset", None)
-    for section in (*Configuration.COMPONENTS, *Experiment.OPTIONS, *LanguageExperiment.OPTIONS):
+    for section in (*Experiment.COMPONENTS, *Experiment.OPTIONS, *LanguageExperiment.OPTIONS):
         given = content.get(section, {})
         if given is None:
             content[section] = given = {}
-        elif isinstance(given, str) and section in Configuration.COMPONENTS:
+        elif isinstance(given, str) and section in Experiment.COMPONENTS:
             content[section] = given = {"name": given}
         elif not isinstance(given, dict):
             raise ConfigError(f"{section} should hold options, such as `{section}: {{option: value}}`; got {given!r}")
@@ -215,15 +230,7 @@ def _names(layers: Sequence[dict[str, Any]], arguments: Sequence[str]) -> dict[s
 
 def _name(section: str, kind: type[Configuration], layers: Sequence[dict[str, Any]], arguments: Sequence[str]) -> str:
     """Which component a section names."""
-    name = kind.DEFAULTS[section]
-    for layer in layers:
-        if isinstance(layer.get(section), dict):
-            name = layer[section].get("name", name)
-    for position, argument in enumerate(arguments):
-        if argument.startswith(f"--{section}.name="):
-            name = argument.partition("=")[2]
-        elif argument == f"--{section}.name" and position + 1 < len(arguments):
-            name = arguments[position + 1]
+    name = _said(section, "name", layers, arguments) or kind.DEFAULTS[section]
     if (section, name) == ("dataset", "folder"):
         name = kind.FOLDER
     kind.component(section, name)
@@ -258,12 +265,3 @@ def _explained(text: str, parser: jsonargparse.ArgumentParser) -> str:
     if beside:
         return f"no option {word}; {section} has: {', '.join(key.partition('.')[2] for key in beside)}"
     return f"no option {word}; the sections are: {', '.join(dict.fromkeys(key.split('.')[0] for key in known))}"
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()).removeprefix("Parser key ")
-    union = re.match(r'(".+?"): Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors', text)
-    if union is not None:
-        wanted = re.sub(r"<class '(\w+)'>", r"\1", union[2]).replace("NoneType", "null").replace(", null", " or null")
-        text = f"{union[1]} takes {wanted}, got {text.rpartition('Given value: ')[2]}"
-    return text

@@ -25,9 +25,10 @@ from torch import Tensor
 from .. import files
 from ..errors import ConfigError, StorageError
 from ..experiment import LanguageExperiment
+from ..experiment.trained import read_json
 from ..journal import Journal
 from ..networks.checkpoints import read_tensors
-from ..run_directory import alone_in, check_resumed_training, claim_search, read_json, write_config
+from ..run_directory import alone_in, check_resumed_training, claim_search, write_config
 from ..strategies import Strategy
 from ..train import checkpoint
 from ..trial import Archive

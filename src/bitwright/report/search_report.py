@@ -20,11 +20,13 @@ from ..trial import Archive, Objective, Trial
 from ..version import VERSION
 from .figures import correlation_figure, draw_cells, save_figure, search_figure
 from .layer_figure import draw_layers
+from .markdown import table
 
 
 @dataclass(frozen=True)
 class SearchReport:
-    """candidates, random: measured on all validation images with the same shared weights.
+    """candidates, random: measured on all validation images with the same shared weights; without a supernet the best
+        trials, and no random ones.
     compared: the trials with shared weights and trained from scratch of the same architectures.
     round_trials: trials of the search per round. entropies: of the policy after each round, in nats.
     """
@@ -43,13 +45,17 @@ class SearchReport:
     device: torch.device
 
     @property
-    def advantage(self) -> float:
-        """Mean accuracy of the candidates less that of the random architectures."""
+    def advantage(self) -> float | None:
+        """Mean accuracy of the candidates less that of the random architectures; None if there are none."""
+        if not self.random:
+            return None
         return _mean(self.candidates) - _mean(self.random)
 
     @property
-    def p_value(self) -> float:
-        """One-sided Mann-Whitney test that candidates are no better than random architectures."""
+    def p_value(self) -> float | None:
+        """One-sided Mann-Whitney test that candidates are no better than random architectures, if there are any."""
+        if not self.random:
+            return None
         from scipy.stats import mannwhitneyu
 
         return float(mannwhitneyu(_accuracies(self.candidates), _accuracies(self.random), alternative="greater").pvalue)
@@ -79,7 +85,7 @@ class SearchReport:
         found = self.space.warnings(self.best.architecture)
         if not self.objective.is_met(self.best.measurement.costs):
             found.append("no candidate met the budgets; the best one is over them")
-        if self.advantage <= 0:
+        if self.advantage is not None and self.advantage <= 0:
             found.append("the candidates are no better than random architectures on average")
         correlation = self.correlation
         if correlation is not None and correlation["kendall_tau"] <= 0:
@@ -89,11 +95,11 @@ class SearchReport:
     def as_json(self) -> dict[str, Any]:
         return {
             "version": VERSION,
-            "best": _row(self.best),
+            "best": row_of(self.best),
             "budgets": dict(self.objective.budgets),
             "evaluated_architectures": len(self.archive),
-            "candidates": [_row(t) for t in self.candidates],
-            "random": [_row(t) for t in self.random],
+            "candidates": [row_of(t) for t in self.candidates],
+            "random": [row_of(t) for t in self.random],
             "advantage": self.advantage,
             "p_value": self.p_value,
             "standalone": [
@@ -113,36 +119,18 @@ class SearchReport:
 
     def as_markdown(self) -> str:
         best = self.best
+        measured = "with shared weights" if self.random else "accuracy"
         lines = [
             "# Search report",
             "",
             f"Best architecture: `{best.architecture}`",
-            f"with shared weights {best.measurement.accuracy:.4f} on all validation images"
-            + "".join(
-                f", {name} {value:g} (budget {self.objective.budgets[name]:g})"
-                for name, value in best.measurement.costs.items()
-            )
+            f"{measured} {best.measurement.accuracy:.4f} on all validation images"
+            + "".join(f", {name} {value:g}{self._budget(name)}" for name, value in best.measurement.costs.items())
             + ".",
             "",
             *(f"**Warning:** {warning}." for warning in self.warnings),
             "",
-            "## Against random search at equal cost",
-            "",
-            "The same number of architectures, measured on all validation images with the same shared weights"
-            + (", all within the budgets where that could be had." if self.objective.budgets else "."),
-            "",
-            "| | n | mean | best |",
-            "|---|---|---|---|",
-            *(
-                f"| {name} | {len(trials)} | {_mean(trials):.4f} | {max(_accuracies(trials)):.4f} |"
-                for name, trials in (("candidates of the search", self.candidates), ("random", self.random))
-            ),
-            "",
-            f"The candidates are {self.advantage:+.4f} better on average"
-            f" (one-sided Mann-Whitney p = {self.p_value:.2g})."
-            " The shared weights have been trained on what the strategy sampled, which favours the candidates;"
-            " the table below does not.",
-            "",
+            *(self._against_random() if self.random else self._ranking()),
         ]
         if self.compared:
             lines += [
@@ -172,6 +160,50 @@ class SearchReport:
             "",
         ]
         return "\n".join(lines)
+
+    def _budget(self, name: str) -> str:
+        return f" (budget {self.objective.budgets[name]:g})" if name in self.objective.budgets else ""
+
+    def _against_random(self) -> list[str]:
+        return [
+            "## Against random search at equal cost",
+            "",
+            "The same number of architectures, measured on all validation images with the same shared weights"
+            + (", all within the budgets where that could be had." if self.objective.budgets else "."),
+            "",
+            "| | n | mean | best |",
+            "|---|---|---|---|",
+            *(
+                f"| {name} | {len(trials)} | {_mean(trials):.4f} | {max(_accuracies(trials)):.4f} |"
+                for name, trials in (("candidates of the search", self.candidates), ("random", self.random))
+            ),
+            "",
+            f"The candidates are {self.advantage:+.4f} better on average"
+            f" (one-sided Mann-Whitney p = {self.p_value:.2g})."
+            " The shared weights have been trained on what the strategy sampled, which favours the candidates;"
+            " the table below does not.",
+            "",
+        ]
+
+    def _ranking(self) -> list[str]:
+        names = list(self.best.measurement.costs)
+        head = ["architecture", "accuracy", *names]
+        return [
+            "## The best trials",
+            "",
+            *table(
+                head,
+                [
+                    [
+                        f"`{' '.join(map(str, t.architecture.choices))}`",
+                        f"{t.measurement.accuracy:.4f}",
+                        *(f"{t.measurement.costs[name]:g}" for name in names),
+                    ]
+                    for t in self.candidates
+                ],
+            ),
+            "",
+        ]
 
 
 def write_report(report: SearchReport, folder: Path) -> None:
@@ -214,7 +246,8 @@ def _mean(trials: Sequence[Trial]) -> float:
     return statistics.fmean(_accuracies(trials))
 
 
-def _row(trial: Trial) -> dict[str, Any]:
+def row_of(trial: Trial) -> dict[str, Any]:
+    """A trial in a report.json."""
     return {
         "architecture": str(trial.architecture),
         "accuracy": trial.measurement.accuracy,
