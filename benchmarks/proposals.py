@@ -5,7 +5,8 @@ NAS-Bench-201's, 6 choices of 5 options, and one of 40 such choices. NSGA-II has
 everywhere. Nothing is evaluated: a reward is the sum of the choices. pymoo and Optuna have a row where they are
 installed: pymoo's NSGA-II crosses integers uniformly and mutates them polynomially; Optuna's studies are in memory. In
 the small space, where a population soon knows all that is near, NSGA-II here and in pymoo draws most children more than
-once, as neither asks for the same again.
+once, as neither asks for the same again. With a population of 100, asked for as a whole, pymoo takes 56 us for each of
+40 choices, NSGA-II here 20 us.
 """
 
 from __future__ import annotations
